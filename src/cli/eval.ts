@@ -1,0 +1,72 @@
+/** `eval`: Fréchet distance, nearest real images and coverage of a trained model. */
+
+import { Evaluator } from "../eval/evaluate.ts";
+import { FileError, UsageError } from "../gpu/errors.ts";
+import { Workspace } from "../graph/mod.ts";
+import { writeFileAtomic } from "../io/atomic.ts";
+import { measure } from "../train/run.ts";
+import { readImages, readModel } from "./files.ts";
+import { type Command, parseOptions } from "./options.ts";
+import { NO_INSTALL, openGpu } from "./setup.ts";
+
+const COMMAND = {
+  name: "eval",
+  summary: "Measure a trained model against the real digits.",
+  options: [
+    { name: "model", kind: "string", required: true, placeholder: "FILE", help: "teacher or generator (.safetensors)" },
+    { name: "n", kind: "integer", min: 65, max: 1000000, default: 5000, help: "number of images" },
+    { name: "seed", kind: "integer", min: 0, max: 4294967295, default: 0, help: "seed of the images" },
+    { name: "steps", kind: "integer", min: 1, max: 1000, help: "steps of a teacher's Heun sampler (default: 18)" },
+    {
+      name: "data",
+      kind: "string",
+      placeholder: "FILE",
+      help: "UCI text file of real digits instead of the embedded ones",
+    },
+    { name: "json", kind: "string", placeholder: "FILE", help: "also write the figures to this file" },
+    NO_INSTALL,
+  ],
+} as const satisfies Command;
+
+/** Runs the command. */
+export async function run(args: string[]): Promise<void> {
+  const { values } = parseOptions(COMMAND, args);
+  const { model } = await readModel(values.model);
+  const { imageChannels, resolution } = model.info.network;
+  if (values.steps !== undefined && model.info.kind === "generator") {
+    throw new UsageError("--steps goes with a teacher only: a generator takes one step.");
+  }
+  if (imageChannels !== 1 || resolution !== 8) {
+    throw new FileError(
+      `${values.model} makes ${imageChannels}x${resolution}x${resolution} images; the data are 1x8x8.`,
+    );
+  }
+  const { data } = await readImages(values.data);
+  const gpu = await openGpu({ install: !values.noInstall });
+  const workspace = new Workspace(gpu);
+  const evaluator = await Evaluator.create(workspace, data);
+  const measured = await measure(workspace, evaluator, model, values.n, {
+    seed: values.seed,
+    ...values.steps !== undefined && { steps: values.steps },
+  });
+  const { frechetDistance, floor, nearestDistance, coverage, evaluations, imagesPerSecond } = measured;
+  console.log(`${values.model} (${model.info.kind}), ${values.n} images against the ${data.count} of ${data.name}`);
+  console.log(`  Fréchet distance    ${frechetDistance.toFixed(3)}`);
+  console.log(
+    `  floor at this N     ${floor.mean.toFixed(3)} ± ${floor.std.toFixed(3)} (real images against themselves)`,
+  );
+  console.log(`  nearest real image  ${nearestDistance.toFixed(3)} (mean distance)`);
+  console.log(`  coverage            ${(100 * coverage).toFixed(1)} % of the real images are someone's nearest`);
+  console.log(`  evaluations         ${evaluations} an image, ${imagesPerSecond} images/s on ${gpu.adapter.name}`);
+  if (values.json !== undefined) {
+    const report = {
+      model: values.model,
+      kind: model.info.kind,
+      data: data.name,
+      seed: values.seed,
+      adapter: gpu.adapter.name,
+      ...measured,
+    };
+    await writeFileAtomic(values.json, new TextEncoder().encode(JSON.stringify(report, null, 2) + "\n"));
+  }
+}

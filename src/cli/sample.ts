@@ -1,0 +1,77 @@
+/** `sample`: images from a trained model, as a picture or as arrays. */
+
+import { extname } from "@std/path";
+import { createSampler, uploadWeights } from "../diffusion/sampler.ts";
+import { FileError, UsageError } from "../gpu/errors.ts";
+import { Workspace } from "../graph/mod.ts";
+import { writeFileAtomic } from "../io/atomic.ts";
+import { toNHWC } from "../io/images.ts";
+import { encodeNpz } from "../io/npz.ts";
+import { encodePng, imageGrid } from "../io/png.ts";
+import { readModel } from "./files.ts";
+import { type Command, parseOptions } from "./options.ts";
+import { NO_INSTALL, openGpu } from "./setup.ts";
+
+const COMMAND = {
+  name: "sample",
+  summary: "Draw images from a trained model; the same seed gives the same images.",
+  options: [
+    { name: "model", kind: "string", required: true, placeholder: "FILE", help: "teacher or generator (.safetensors)" },
+    { name: "n", kind: "integer", min: 1, max: 1000000, default: 64, help: "number of images" },
+    {
+      name: "seed",
+      kind: "integer",
+      min: 0,
+      max: 4294967295,
+      default: 0,
+      help: "the first k of n images are the same for every n",
+    },
+    {
+      name: "out",
+      kind: "string",
+      required: true,
+      placeholder: "FILE",
+      help: "grid.png, or images.npz (`images` uint8 NHWC)",
+    },
+    { name: "steps", kind: "integer", min: 1, max: 1000, help: "steps of a teacher's Heun sampler (default: 18)" },
+    NO_INSTALL,
+  ],
+} as const satisfies Command;
+
+/** Runs the command. */
+export async function run(args: string[]): Promise<void> {
+  const { values } = parseOptions(COMMAND, args);
+  const format = extname(values.out).toLowerCase();
+  if (format !== ".png" && format !== ".npz") {
+    throw new UsageError(`--out ${values.out} should end in .png or .npz.`);
+  }
+  const { info, weights } = (await readModel(values.model)).model;
+  if (values.steps !== undefined && info.kind === "generator") {
+    throw new UsageError("--steps goes with a teacher only: a generator takes one step.");
+  }
+  const { imageChannels, resolution } = info.network;
+  if (format === ".png" && imageChannels !== 1 && imageChannels !== 3) {
+    throw new FileError(`${values.model} makes images of ${imageChannels} channels; a .png has 1 or 3.`);
+  }
+  const gpu = await openGpu({ install: !values.noInstall });
+  const workspace = new Workspace(gpu);
+  const sampler = await createSampler(uploadWeights(workspace, info, weights), info, {
+    ...values.steps !== undefined && { steps: values.steps },
+  });
+  await sampler.sample(values.seed, 0, 1);
+  const started = performance.now();
+  const pixels = await sampler.sample(values.seed, 0, values.n);
+  const seconds = (performance.now() - started) / 1000;
+  const images = toNHWC(pixels, imageChannels, resolution, resolution);
+  if (format === ".npz") {
+    const shape = [values.n, resolution, resolution, imageChannels];
+    await writeFileAtomic(values.out, encodeNpz({ images: { dtype: "u1", shape, data: images } }));
+  } else {
+    const columns = Math.ceil(Math.sqrt(values.n));
+    const scale = Math.max(1, Math.floor(64 / resolution / (columns > 16 ? 2 : 1)));
+    const grid = imageGrid(images, values.n, resolution, resolution, imageChannels as 1 | 3, columns, scale, 2);
+    await writeFileAtomic(values.out, await encodePng(grid.pixels, grid.width, grid.height, imageChannels as 1 | 3));
+  }
+  const each = sampler.evaluations === 1 ? "1 network evaluation" : `${sampler.evaluations} network evaluations`;
+  console.log(`${values.out}: ${values.n} images, ${each} each, ${(values.n / seconds).toFixed(1)} images/s`);
+}

@@ -1,0 +1,39 @@
+/** What the test and the bench command share: an adapter first, then Deno's own runner on a folder. */
+
+import { runChild } from "./child.ts";
+import { type Command, parseOptions } from "./options.ts";
+import { NO_INSTALL, openGpu } from "./setup.ts";
+
+/** A runner of Deno and the folder it runs. */
+export interface Suite {
+  /** Deno's subcommand and the command's name. */
+  readonly name: "test" | "bench";
+  /** What it runs where no file is named. */
+  readonly folder: string;
+  /** One sentence for the help text. */
+  readonly summary: string;
+}
+
+/** Runs a suite with a command's arguments and ends the process with the runner's exit code. */
+export async function runSuite({ name, folder, summary }: Suite, args: readonly string[]): Promise<void> {
+  const command = {
+    name,
+    summary,
+    options: [NO_INSTALL],
+    passThrough: `options of deno ${name}, and files to run instead of ${folder}`,
+  } as const satisfies Command;
+  const { values, rest } = parseOptions(command, args);
+  const gpu = await openGpu({ install: !values.noInstall });
+  gpu.destroy();
+  const folders = rest.some(isPath) ? [] : [folder];
+  Deno.exit(await runChild([name, "-A", ...folders, ...rest]));
+}
+
+function isPath(argument: string): boolean {
+  try {
+    Deno.statSync(argument);
+    return true;
+  } catch {
+    return false;
+  }
+}

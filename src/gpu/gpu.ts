@@ -1,0 +1,227 @@
+/** The device: adapter, limits, checked pipelines, buffers with accounting, submission and read-back. */
+
+import { AdapterError, DeviceLostError, LimitError, OutOfMemoryError, ShaderError, ValidationError } from "./errors.ts";
+import type { Dispatch } from "./kernel.ts";
+import { specialise } from "./preprocess.ts";
+
+/** What is known of the adapter behind a {@linkcode Gpu}. */
+export interface AdapterSummary {
+  /** The driver's own name for the adapter. */
+  readonly name: string;
+  /** True where the adapter computes on the CPU. */
+  readonly software: boolean;
+  /** Vendor as WebGPU reports it (in Deno the decimal PCI id). */
+  readonly vendor: string;
+}
+
+/** A pipeline with the layout its bind groups are made from. */
+export interface Pipeline {
+  /** The compiled pipeline. */
+  readonly pipeline: GPUComputePipeline;
+  /** Layout of bind group 0. */
+  readonly layout: GPUBindGroupLayout;
+}
+
+/** Alignment in bytes of slices of a buffer that are bound on their own (WebGPU's default limit). */
+export const BINDING_ALIGNMENT = 256;
+
+const STORAGE = 0x80 | 0x04 | 0x08; // STORAGE | COPY_SRC | COPY_DST
+const WANTED_LIMITS = [
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+] as const;
+
+/** A WebGPU device with everything the engine needs around it. Create one with {@linkcode Gpu.create}. */
+export class Gpu {
+  /** Bytes in live buffers made by {@linkcode Gpu.buffer}. */
+  allocatedBytes = 0;
+  #pipelines = new Map<string, Pipeline>();
+  #layouts = new Map<string, GPUBindGroupLayout>();
+  #failure: Error | undefined;
+  #dummy: GPUBuffer | undefined;
+
+  private constructor(
+    /** The WebGPU device. */
+    readonly device: GPUDevice,
+    /** Name and kind of the adapter. */
+    readonly adapter: AdapterSummary,
+    /** True where timestamps can be taken. */
+    readonly hasTimestamps: boolean,
+  ) {
+    device.addEventListener("uncapturederror", (event) => {
+      const { error } = event as GPUUncapturedErrorEvent;
+      this.#failure ??= typedError(error);
+    });
+    device.lost.then((info) => {
+      if (info.reason !== "destroyed") this.#failure ??= new DeviceLostError(`The GPU was lost: ${info.message}.`);
+    });
+  }
+
+  /**
+   * Requests an adapter and a device with the adapter's own limits.
+   *
+   * @throws {AdapterError} where there is no WebGPU, no adapter or no device.
+   */
+  static async create(): Promise<Gpu> {
+    if (!navigator.gpu) throw new AdapterError("This runtime has no WebGPU (navigator.gpu is missing).");
+    const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+    if (!adapter) throw new AdapterError("No WebGPU adapter was found.");
+    const requiredLimits: Record<string, number> = {};
+    for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
+    const hasTimestamps = adapter.features.has("timestamp-query");
+    let device: GPUDevice;
+    try {
+      device = await adapter.requestDevice({
+        requiredLimits,
+        requiredFeatures: hasTimestamps ? ["timestamp-query"] : [],
+      });
+    } catch (error) {
+      throw new AdapterError(`The WebGPU adapter gave no device: ${(error as Error).message}`);
+    }
+    const { info } = adapter;
+    const name = info.description || info.device || info.vendor || "unnamed adapter";
+    const software = info.isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(name);
+    return new Gpu(device, { name, software, vendor: info.vendor }, hasTimestamps);
+  }
+
+  /** Throws what went wrong on the device since it was last asked, if anything did. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /**
+   * Makes a zeroed storage buffer (readable, writable, copyable), counted in {@linkcode Gpu.allocatedBytes}.
+   *
+   * @throws {LimitError} where `bytes` exceeds what one buffer or binding may hold.
+   */
+  buffer(bytes: number, label: string, usage: number = STORAGE): GPUBuffer {
+    const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+    const { maxBufferSize, maxStorageBufferBindingSize } = this.device.limits;
+    if (size > maxBufferSize) throw new LimitError(label, "maxBufferSize", size, maxBufferSize);
+    if (usage === STORAGE && size > maxStorageBufferBindingSize) {
+      throw new LimitError(label, "maxStorageBufferBindingSize", size, maxStorageBufferBindingSize);
+    }
+    const buffer = this.device.createBuffer({ size, usage, label });
+    this.allocatedBytes += size;
+    return buffer;
+  }
+
+  /** Frees a buffer made by {@linkcode Gpu.buffer} at once. */
+  free(buffer: GPUBuffer): void {
+    this.allocatedBytes -= buffer.size;
+    buffer.destroy();
+  }
+
+  /** A small buffer to bind where a kernel's optional input is absent. */
+  get dummy(): GPUBuffer {
+    return this.#dummy ??= this.buffer(BINDING_ALIGNMENT, "absent input");
+  }
+
+  /**
+   * The pipeline of a dispatch, compiled at its first use and kept.
+   *
+   * @throws {ShaderError} with the offending lines where the shader does not compile.
+   */
+  async pipeline(dispatch: Dispatch<unknown>): Promise<Pipeline> {
+    const { label, source, constants, entry = "main", uniforms, reads, writes } = dispatch;
+    const shape = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry}`;
+    const code = specialise(source, constants);
+    const key = `${shape}\n${code}`;
+    const known = this.#pipelines.get(key);
+    if (known) return known;
+    const layout = this.#layout(uniforms.length > 0, reads.length, writes.length, label);
+    this.device.pushErrorScope("validation");
+    const module = this.device.createShaderModule({ code, label });
+    const pipeline = this.device.createComputePipeline({
+      label,
+      layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: entry },
+    });
+    const error = await this.device.popErrorScope();
+    if (error) throw new ShaderError(`Kernel ${label} did not compile: ${await describe(module, code, error.message)}`);
+    const made = { pipeline, layout };
+    this.#pipelines.set(key, made);
+    return made;
+  }
+
+  #layout(uniform: boolean, reads: number, writes: number, label: string): GPUBindGroupLayout {
+    const { maxStorageBuffersPerShaderStage: offered } = this.device.limits;
+    if (reads + writes > offered) {
+      throw new LimitError(`Kernel ${label}`, "maxStorageBuffersPerShaderStage", reads + writes, offered);
+    }
+    const key = `${uniform} ${reads} ${writes}`;
+    let layout = this.#layouts.get(key);
+    if (!layout) {
+      const entries: GPUBindGroupLayoutEntry[] = [];
+      const add = (binding: number, type: GPUBufferBindingType) =>
+        entries.push({ binding, visibility: 4, buffer: { type } });
+      if (uniform) add(0, "uniform");
+      for (let i = 0; i < reads; i++) add(1 + i, "read-only-storage");
+      for (let i = 0; i < writes; i++) add(1 + reads + i, "storage");
+      layout = this.device.createBindGroupLayout({ entries });
+      this.#layouts.set(key, layout);
+    }
+    return layout;
+  }
+
+  /** Copies ranges of buffers back to the host: one submit, one wait. */
+  async read(ranges: readonly { buffer: GPUBuffer; offset?: number; size: number }[]): Promise<ArrayBuffer[]> {
+    this.check();
+    const starts: number[] = [];
+    let total = 0;
+    for (const { size } of ranges) {
+      starts.push(total);
+      total += Math.ceil(size / 8) * 8;
+    }
+    const staging = this.device.createBuffer({ size: Math.max(8, total), usage: 0x01 | 0x08, label: "read-back" });
+    const encoder = this.device.createCommandEncoder();
+    ranges.forEach(({ buffer, offset = 0, size }, i) => {
+      encoder.copyBufferToBuffer(buffer, offset, staging, starts[i]!, Math.ceil(size / 4) * 4);
+    });
+    this.device.queue.submit([encoder.finish()]);
+    try {
+      await staging.mapAsync(1);
+      const mapped = staging.getMappedRange();
+      return ranges.map(({ size }, i) => mapped.slice(starts[i]!, starts[i]! + size));
+    } catch (error) {
+      await Promise.resolve();
+      this.check();
+      throw new DeviceLostError(`Reading from the GPU failed: ${(error as Error).message}`);
+    } finally {
+      staging.destroy();
+      this.check();
+    }
+  }
+
+  /** Waits until everything submitted has run; throws what went wrong. */
+  async idle(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  /** Releases the device and every buffer on it. */
+  destroy(): void {
+    this.device.destroy();
+    this.#pipelines.clear();
+  }
+}
+
+/** The library's error for an error WebGPU reported. */
+export function typedError(error: GPUError): Error {
+  if (error instanceof GPUOutOfMemoryError) return new OutOfMemoryError(`The GPU is out of memory: ${error.message}`);
+  return new ValidationError(`WebGPU reported: ${error.message}`);
+}
+
+/** The compiler's messages with the source lines they point at. */
+async function describe(module: GPUShaderModule, code: string, fallback: string): Promise<string> {
+  const lines = code.split("\n");
+  const { messages } = await module.getCompilationInfo();
+  const shown = messages.filter((m) => m.type === "error").map((m) => {
+    const line = lines[m.lineNum - 1];
+    return `${m.message}${line === undefined ? "" : `\n  line ${m.lineNum}: ${line.trim()}`}`;
+  });
+  return shown.length ? shown.join("\n") : fallback;
+}

@@ -1,0 +1,170 @@
+/** Tests of the command line as a user types it: wrong arguments, a missing adapter, the driver's installation. */
+
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+
+const MAIN = new URL("../src/cli/main.ts", import.meta.url).href;
+const onLinux = Deno.build.os === "linux";
+
+interface Outcome {
+  code: number;
+  out: string;
+  /** Lines of stderr. */
+  errors: string[];
+}
+
+async function dibregman(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", MAIN, ...args],
+    // Whatever this test run itself was started with must not matter.
+    env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "", DIBREGMAN_INSTALLED: "", ...env },
+    stdin: "null",
+  }).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
+  return { code, out: text(stdout), errors: text(stderr).split("\n") };
+}
+
+/** A folder with stand-ins for apt-get and sudo that note their calls in `calls`, and a Vulkan driver list that is missing. */
+async function withFakeApt(
+  aptGet: string,
+  body: (machine: { env: Record<string, string>; folder: string; calls: () => string[] }) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    const script = (name: string, text: string) =>
+      Deno.writeTextFile(`${folder}/${name}`, `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+    await script("apt-get", `[ "$1" = --version ] && exit 0\necho "apt-get $*" >> "${folder}/calls"\n${aptGet}`);
+    await script("sudo", `shift\nexec "$@"`);
+    const drivers = `${folder}/driver.json`;
+    const env = {
+      PATH: `${folder}:${Deno.env.get("PATH")}`,
+      VK_ICD_FILENAMES: drivers,
+      VK_DRIVER_FILES: drivers,
+      FOLDER: folder,
+    };
+    const calls = () => {
+      try {
+        return Deno.readTextFileSync(`${folder}/calls`).trim().split("\n");
+      } catch {
+        return [];
+      }
+    };
+    await body({ env, folder, calls });
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** A file of this machine that lists a Vulkan driver, the software one where there is one. */
+function driverFile(): string | undefined {
+  const files: string[] = [];
+  for (const folder of ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"]) {
+    try {
+      for (const { name } of Deno.readDirSync(folder)) files.push(`${folder}/${name}`);
+    } catch {
+      // A machine need not have both.
+    }
+  }
+  return files.find((file) => file.includes("lvp_icd")) ?? files[0];
+}
+
+const INSTALL = "apt-get install -y mesa-vulkan-drivers libvulkan1";
+
+Deno.test("wrong arguments: one line, exit code 2, no adapter sought, nothing installed", async () => {
+  const cases: [string[], string][] = [
+    [[], "error: A command is missing"],
+    [
+      ["tset"],
+      `error: There is no command "tset"; it is one of train, sample, eval, test, bench. Did you mean "test"?`,
+    ],
+    [["../cli/test"], "error: There is no command"],
+    [["test", "--no-instal"], `error: Command test has no option "--no-instal". Did you mean "--no-install"?`],
+    [["test", "tests/gpu.ts"], `error: Command test takes options only, but was given "tests/gpu.ts"`],
+    [["bench", "--no-install=yes"], `error: Option --no-install takes no value, but was given "yes".`],
+  ];
+  await withFakeApt("exit 0", async ({ env, calls }) => {
+    for (const [args, message] of cases) {
+      const { code, out, errors } = await dibregman(args, env);
+      assertEquals([code, out, errors.length], [2, "", 1], errors.join("\n"));
+      assert(errors[0]!.startsWith(message), errors[0]);
+    }
+    assertEquals(calls(), []);
+  });
+});
+
+Deno.test("--help goes to stdout with exit code 0", async () => {
+  const overview = await dibregman(["--help"]);
+  assertEquals([overview.code, overview.errors], [0, [""]]);
+  for (const name of ["train", "sample", "eval", "test", "bench"]) assertStringIncludes(overview.out, `\n  ${name} `);
+  const test = await dibregman(["test", "--help"]);
+  assertEquals([test.code, test.errors], [0, [""]]);
+  assertStringIncludes(test.out, "--no-install");
+});
+
+Deno.test({
+  name: "no adapter and no installing: exit code 1 and the command to run",
+  ignore: !onLinux,
+  fn: () =>
+    withFakeApt("exit 0", async ({ env, calls }) => {
+      const ways: [string[], Record<string, string>][] = [
+        [["test", "--no-install"], {}],
+        [["bench"], { DIBREGMAN_NO_INSTALL: "1" }],
+      ];
+      for (const [args, extra] of ways) {
+        const { code, errors } = await dibregman(args, { ...env, ...extra });
+        assertEquals([code, errors.length], [1, 1], errors.join("\n"));
+        assertMatch(
+          errors[0]!,
+          /^error: No WebGPU adapter was found\. .*run: (sudo )?apt-get install -y mesa-vulkan-drivers libvulkan1$/,
+        );
+      }
+      assertEquals(calls(), []);
+    }),
+});
+
+Deno.test({
+  name: "no adapter: package lists are fetched, the driver installed, the command run again with its arguments",
+  ignore: !onLinux || driverFile() === undefined,
+  fn: () => {
+    // The first attempt fails, as on an image without package lists.
+    const aptGet = `case "$1" in
+  update) touch "$FOLDER/lists" ;;
+  install) [ -e "$FOLDER/lists" ] && [ "$DEBIAN_FRONTEND" = noninteractive ] && cp "${driverFile()}" "$FOLDER/driver.json" ;;
+esac`;
+    return withFakeApt(aptGet, async ({ env, folder, calls }) => {
+      const file = `${folder}/tiny_test.ts`;
+      await Deno.writeTextFile(
+        file,
+        `Deno.test("fails on purpose", () => { throw new Error(Deno.env.get("DENO_WEBGPU_BACKEND")); });`,
+      );
+      const { code, out, errors } = await dibregman(["test", "--", "--no-check", file], env);
+      assertEquals(calls(), [INSTALL, "apt-get update", INSTALL]);
+      const text = errors.join("\n");
+      assertMatch(text, /Installing a software Vulkan driver: .*apt-get install -y mesa-vulkan-drivers libvulkan1/);
+      assertMatch(text, /^adapter: .+ \((software|hardware)\)$/m);
+      // The exit code is the runner's, and the runner has the backend set.
+      assertEquals(code, 1);
+      assertStringIncludes(out, "0 passed | 1 failed");
+      assertStringIncludes(out, "Error: vulkan");
+    });
+  },
+});
+
+Deno.test({
+  name: "an installation that fails or does not help ends in an error, not in a second try",
+  ignore: !onLinux,
+  fn: async () => {
+    await withFakeApt(`echo "E: Could not get lock" >&2; exit 100`, async ({ env, calls }) => {
+      const { code, errors } = await dibregman(["test"], env);
+      assertEquals(code, 1);
+      assertEquals(errors.at(-1), `error: ${INSTALL} failed: E: Could not get lock`);
+      assertEquals(calls().length, 3);
+    });
+    await withFakeApt("exit 0", async ({ env, calls }) => {
+      const { code, errors } = await dibregman(["test"], env);
+      assertEquals(code, 1);
+      assertStringIncludes(errors.at(-1)!, "error: No WebGPU adapter was found.");
+      assertStringIncludes(errors.at(-1)!, "did not change that");
+      assertEquals(calls(), [INSTALL]);
+    });
+  },
+});

@@ -1,0 +1,47 @@
+/** Shared by the tests: one device a process, random data, relative errors. */
+
+import { Gpu } from "../src/gpu/gpu.ts";
+
+if (Deno.build.os === "linux") Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
+
+let shared: Promise<Gpu> | undefined;
+
+/** The device all tests of this process share. */
+export function getGpu(): Promise<Gpu> {
+  return shared ??= Gpu.create();
+}
+
+/** A test that uses the GPU: the shared device outlives it, so Deno's leak checks are off. */
+export function gpuTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
+  Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: async () => await fn(await getGpu()) });
+}
+
+/** Norm-wise relative error ‖a − b‖ / ‖b‖ (‖a‖ where b is all zero). */
+export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) throw new Error(`Lengths differ: ${a.length} and ${b.length}.`);
+  let difference = 0, norm = 0;
+  for (let i = 0; i < b.length; i++) {
+    difference += (a[i]! - b[i]!) ** 2;
+    norm += b[i]! ** 2;
+  }
+  return Math.sqrt(difference / (norm || 1));
+}
+
+/** A small deterministic generator of uniform numbers in (0, 1). */
+export function uniformSource(seed: number): () => number {
+  let state = (seed * 2654435761 + 1) >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (((t ^ (t >>> 14)) >>> 0) + 0.5) / 4294967296;
+  };
+}
+
+/** `n` standard normal f32 values, the same for the same seed. */
+export function randomArray(n: number, seed: number): Float32Array<ArrayBuffer> {
+  const uniform = uniformSource(seed);
+  const values = new Float32Array(n);
+  for (let i = 0; i < n; i++) values[i] = Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+  return values;
+}
