@@ -1,0 +1,129 @@
+/** Model files: safetensors whose metadata holds all that is needed to use the network. */
+
+import { FileError } from "../gpu/errors.ts";
+import { UNet, type UNetConfig } from "../nn/unet.ts";
+import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
+
+/** What a trained network is for. */
+export type ModelKind = "teacher" | "generator";
+
+/** Everything but the weights. */
+export interface ModelInfo {
+  /** A denoiser for many steps, or a one-step generator. */
+  readonly kind: ModelKind;
+  /** Architecture. */
+  readonly network: UNetConfig;
+  /** Mean of 2 v − 1 over the training images, v in [0, 1]. */
+  readonly mean: number;
+  /** Standard deviation of 2 v − 1. */
+  readonly std: number;
+  /** A generator's input noise level. */
+  readonly sigmaInit?: number;
+  /** What it was made from and how: free text by name. */
+  readonly provenance: Readonly<Record<string, string>>;
+}
+
+/** A model in host memory. */
+export interface Model {
+  /** Everything but the weights. */
+  readonly info: ModelInfo;
+  /** Weights by parameter name. */
+  readonly weights: ReadonlyMap<string, Float32Array<ArrayBuffer>>;
+}
+
+const FORMAT = "dibregman-model-1";
+
+/** Writes a model file; the same model gives the same bytes. */
+export function encodeModel({ info, weights }: Model): Promise<Uint8Array<ArrayBuffer>> {
+  const shapes = new Map(new UNet(info.network).parameters.map(({ name, shape }) => [name, shape]));
+  const tensors = new Map(
+    [...weights].map(([name, data]) => [name, { dtype: "F32" as const, shape: [...shapes.get(name)!], data }]),
+  );
+  const { provenance, ...rest } = info;
+  return encodeSafetensors(tensors, { ...provenance, format: FORMAT, model: JSON.stringify(rest) });
+}
+
+/**
+ * Reads a model file.
+ *
+ * @throws {FileError} naming the file and what is wrong where it is no model, a tensor is missing, foreign, or of
+ * another shape than the network's, or a weight is not finite.
+ */
+export async function decodeModel(bytes: Uint8Array<ArrayBuffer>, fileName: string): Promise<Model> {
+  const { metadata, tensors } = await decodeSafetensors(bytes, fileName);
+  const { format, model, checksum: _, ...provenance } = metadata;
+  if (format !== FORMAT || model === undefined) {
+    throw new FileError(`${fileName}: not a model of this program (metadata "format" should be "${FORMAT}").`);
+  }
+  const info = { ...checkInfo(parse(model, fileName), fileName), provenance };
+  const weights = new Map<string, Float32Array<ArrayBuffer>>();
+  for (const { name, shape } of new UNet(info.network).parameters) {
+    const tensor = tensors.get(name);
+    if (!tensor) throw new FileError(`${fileName}: tensor "${name}" is missing.`);
+    if (tensor.dtype !== "F32" || tensor.shape.join() !== shape.join()) {
+      throw new FileError(
+        `${fileName}: tensor "${name}" should be F32 [${shape.join(", ")}] but is ${tensor.dtype} [${
+          tensor.shape.join(", ")
+        }].`,
+      );
+    }
+    if (!tensor.data.every(Number.isFinite)) throw new FileError(`${fileName}: tensor "${name}" is not finite.`);
+    weights.set(name, tensor.data);
+  }
+  const foreign = [...tensors.keys()].find((name) => !weights.has(name));
+  if (foreign !== undefined) throw new FileError(`${fileName}: tensor "${foreign}" is not one of the network's.`);
+  return { info, weights };
+}
+
+function parse(text: string, fileName: string): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null) return value as Record<string, unknown>;
+  } catch {
+    // Said below.
+  }
+  throw new FileError(`${fileName}: metadata "model" should be a JSON object.`);
+}
+
+/** Limits far above any network of this kind: a foreign file must not make us declare billions of parameters. */
+const MAX_CHANNELS = 4096, MAX_RESOLUTION = 4096, MAX_LEVELS = 8, MAX_BLOCKS = 32;
+
+function checkInfo(value: Record<string, unknown>, fileName: string): Omit<ModelInfo, "provenance"> {
+  const fail = (field: string, expected: string): never => {
+    throw new FileError(`${fileName}: metadata "model" field "${field}" should be ${expected}.`);
+  };
+  const network = (value.network ?? {}) as Record<string, unknown>;
+  const count = (field: string, max: number): number => {
+    const n = network[field];
+    if (!(Number.isInteger(n) && (n as number) > 0 && (n as number) <= max)) {
+      fail(`network.${field}`, `a whole number from 1 to ${max}`);
+    }
+    return n as number;
+  };
+  const kind = value.kind === "teacher" || value.kind === "generator"
+    ? value.kind
+    : fail("kind", "teacher or generator");
+  const number = (field: string, ok: (n: number) => boolean, expected: string): number => {
+    const n = value[field];
+    return typeof n === "number" && ok(n) ? n : fail(field, expected);
+  };
+  const mults = network.channelMult;
+  const isMults = Array.isArray(mults) && mults.length >= 1 && mults.length <= MAX_LEVELS &&
+    mults.every((m) => Number.isInteger(m) && m >= 1 && m <= 64);
+  if (!isMults) fail("network.channelMult", "a list of whole numbers");
+  const config: UNetConfig = {
+    imageChannels: count("imageChannels", 64),
+    resolution: count("resolution", MAX_RESOLUTION),
+    modelChannels: count("modelChannels", MAX_CHANNELS),
+    channelMult: mults as number[],
+    blocks: count("blocks", MAX_BLOCKS),
+  };
+  if (config.resolution % 2 ** (config.channelMult.length - 1) !== 0 || config.modelChannels % 4 !== 0) {
+    fail("network", "a UNet whose resolution halves evenly and whose channels are a multiple of 4");
+  }
+  const mean = number("mean", Number.isFinite, "a number");
+  const std = number("std", (n) => n > 0 && Number.isFinite(n), "a positive number");
+  if (kind === "teacher") return { kind, network: config, mean, std };
+  const sigmaInit = number("sigmaInit", (n) => n > 0 && Number.isFinite(n), "a positive number");
+  return { kind, network: config, mean, std, sigmaInit };
+}
