@@ -1,0 +1,21 @@
+/** Times the Bregman weighting and the gradient at the generator's output. */
+
+import { bregmanGradient, bregmanWeights } from "../kernels/bregman.ts";
+import { benchDispatch } from "./harness.ts";
+
+for (const [batch, perSample] of [[64, 64], [512, 3072]] as const) {
+  const bounds = { logitClamp: 10, ratioMin: 0.05, ratioMax: 10 };
+  const weigh = bregmanWeights(
+    { logits: "logits", blend: "blend", weights: "weights", ratios: "ratios", stats: "stats" },
+    { batch, kind: "jeffreys", lambda: 0, normalise: true, ...bounds },
+  );
+  const vectors = { logits: batch, blend: 1, weights: batch, ratios: batch, stats: 6 };
+  benchDispatch("bregman", `weights [${batch}]`, [weigh], vectors);
+  const gradient = bregmanGradient(
+    { weights: "weights", x: "x", fake: "fake", teacher: "teacher", g: "g" },
+    { batch, perSample, normaliser: true, epsilon: 1e-5, scale: 1 },
+  );
+  const count = batch * perSample;
+  const images = { weights: batch, x: count, fake: count, teacher: count, g: count };
+  benchDispatch("bregman", `gradient [${batch}, ${perSample}]`, [gradient], images);
+}

@@ -1,0 +1,34 @@
+// First step of the attention gradient:  delta = sum over dim of dO o, for every query.
+//
+// d_o, o [batch, dim, queries]; delta [batch, queries].
+// Dispatch: one thread a query, 64 a workgroup.
+
+struct Params {
+  dim: u32,
+  queries: u32,
+  count: u32, // batch * queries
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> d_o: array<f32>;
+@group(0) @binding(2) var<storage, read> o: array<f32>;
+@group(0) @binding(3) var<storage, read_write> delta: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) num: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let index = (wid.x + wid.y * num.x) * 64u + lane;
+  if (index >= params.count) {
+    return;
+  }
+  var at = index / params.queries * params.dim * params.queries + index % params.queries;
+  var sum = 0.0;
+  for (var d = 0u; d < params.dim; d++) {
+    sum = fma(d_o[at], o[at], sum);
+    at += params.queries;
+  }
+  delta[index] = sum;
+}

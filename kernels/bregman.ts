@@ -1,0 +1,110 @@
+/** Descriptors of the Bregman weighting: logits to weights, and the gradient at the generator's output. */
+
+import { type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
+import weightsSource from "./bregman.wgsl" with { type: "text" };
+import gradientSource from "./bregman_grad.wgsl" with { type: "text" };
+
+/** Name of a convex function h; `src/distill/bregman.ts` has their formulae. The order is KIND's in the kernel. */
+export const BREGMAN_KINDS = [
+  "kl",
+  "lsif",
+  "logistic",
+  "itakura-saito",
+  "sba",
+  "basu",
+  "softened-kl",
+  "jeffreys",
+] as const;
+
+/** Name of a convex function h. */
+export type BregmanKind = typeof BREGMAN_KINDS[number];
+
+/** Settings of the weighting. */
+export interface BregmanShape {
+  /** Samples. */
+  readonly batch: number;
+  /** Which h. */
+  readonly kind: BregmanKind;
+  /** The parameter of `sba` and `basu`; ignored by the others. */
+  readonly lambda: number;
+  /** Logits are clamped to +- this. */
+  readonly logitClamp: number;
+  /** Least density ratio r = q/p, at least 0. */
+  readonly ratioMin: number;
+  /** Greatest density ratio. */
+  readonly ratioMax: number;
+  /** Whether weights are divided by their mean over the batch. */
+  readonly normalise: boolean;
+}
+
+/** Buffers of the weighting, all f32. */
+export interface BregmanBuffers<B> {
+  /** Classifier's log-odds of "real" [batch]. */
+  readonly logits: B;
+  /** [1]: 0 for weights of one (warm-up), 1 for c(r), between the two a mixture. */
+  readonly blend: B;
+  /** Weights c [batch], written. */
+  readonly weights: B;
+  /** Bounded density ratios r [batch], written. */
+  readonly ratios: B;
+  /** [6], written: minimum, mean and maximum of r, then of c. */
+  readonly stats: B;
+}
+
+/** Bound on |ln r| and |lambda l|: exp(70) times any batch is still an f32. */
+export const LOG_BOUND = 70;
+
+/** ratios = exp(-l) and weights = c(r) = h''(r) r of bounded logits l, with their statistics. */
+export function bregmanWeights<B>(b: BregmanBuffers<B>, s: BregmanShape): Dispatch<B> {
+  const bound = (log: number) => new F32(Math.min(LOG_BOUND, Math.max(-LOG_BOUND, log)));
+  return {
+    label: "bregman.weights",
+    source: weightsSource,
+    constants: { KIND: BREGMAN_KINDS.indexOf(s.kind), NORMALISE: Number(s.normalise) },
+    uniforms: [
+      s.batch,
+      new F32(s.lambda),
+      bound(s.logitClamp),
+      bound(Math.log(s.ratioMin)),
+      bound(Math.log(s.ratioMax)),
+    ],
+    reads: [b.logits, b.blend],
+    writes: [b.weights, b.ratios, b.stats],
+    workgroups: [1, 1, 1],
+    flops: 20 * s.batch,
+    bytes: 4 * (3 * s.batch + 7),
+  };
+}
+
+/** Settings of the gradient. */
+export interface BregmanGradientShape {
+  /** Samples. */
+  readonly batch: number;
+  /** Elements of a sample. */
+  readonly perSample: number;
+  /** Whether every sample is divided by its mean |x - teacher| + epsilon (DMD's normaliser). */
+  readonly normaliser: boolean;
+  /** Keeps the normaliser away from zero. */
+  readonly epsilon: number;
+  /** Factor on everything. */
+  readonly scale: number;
+}
+
+/** g = scale * weights[n] * (fake - teacher) / (normaliser ? mean |x - teacher| + epsilon : 1), all [batch, perSample]. */
+export function bregmanGradient<B>(
+  b: { weights: B; x: B; fake: B; teacher: B; g: B },
+  s: BregmanGradientShape,
+): Dispatch<B> {
+  const elements = s.batch * s.perSample;
+  return {
+    label: "bregman.gradient",
+    source: gradientSource,
+    constants: { NORMALISER: Number(s.normaliser) },
+    uniforms: [s.batch, s.perSample, new F32(s.epsilon), new F32(s.scale)],
+    reads: [b.weights, b.x, b.fake, b.teacher],
+    writes: [b.g],
+    workgroups: spread(s.batch),
+    flops: (s.normaliser ? 5 : 2) * elements,
+    bytes: 4 * ((s.normaliser ? 4 : 3) * elements + s.batch),
+  };
+}

@@ -1,0 +1,96 @@
+/** Descriptors of group normalisation, with or without a SiLU behind it, and of its gradient. */
+
+import { ceilDiv, type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
+import forwardSource from "./group_norm.wgsl" with { type: "text" };
+import gradSource from "./group_norm_grad.wgsl" with { type: "text" };
+
+/** Shape and options of a group normalisation of x [batch, channels, size]. */
+export interface GroupNormShape {
+  /** Samples. */
+  readonly batch: number;
+  /** Channels, a multiple of `groups`. */
+  readonly channels: number;
+  /** Groups of neighbouring channels that share a mean and a variance. */
+  readonly groups: number;
+  /** Elements of one channel: height * width. */
+  readonly size: number;
+  /** Added to the variance; positive. */
+  readonly eps: number;
+  /** True where y = silu(norm(x)), silu(z) = z / (1 + e^-z). */
+  readonly silu: boolean;
+}
+
+/**
+ * y = gamma (x - mean) / sqrt(var + eps) + beta, then SiLU where `silu` (Wu and He 2018, equation 1).
+ *
+ * x, y [batch, channels, size]; gamma, beta [channels]; stats [batch, groups, 2] receives mean and 1/sqrt(var + eps)
+ * (biased variance) for {@linkcode groupNormGrad}.
+ */
+export function groupNormForward<B>(
+  b: { x: B; gamma: B; beta: B; y: B; stats: B },
+  s: GroupNormShape,
+): Dispatch<B> {
+  const elements = s.batch * s.channels * s.size;
+  return {
+    label: "groupNorm",
+    ...division(forwardSource, s),
+    uniforms: [s.batch * s.groups, s.groups, s.channels / s.groups, s.size / vector(s), new F32(s.eps)],
+    reads: [b.x, b.gamma, b.beta],
+    writes: [b.y, b.stats],
+    flops: elements * (s.silu ? 10 : 7),
+    bytes: 4 * (2 * elements + 2 * s.channels + 2 * s.batch * s.groups),
+  };
+}
+
+/**
+ * Gradients of {@linkcode groupNormForward} from its inputs, its `stats` and dy [batch, channels, size].
+ *
+ * dx [batch, channels, size]; dgamma, dbeta [batch, channels] are each sample's share, to be summed over the batch.
+ */
+export function groupNormGrad<B>(
+  b: { x: B; gamma: B; beta: B; stats: B; dy: B; dx: B; dgamma: B; dbeta: B },
+  s: GroupNormShape,
+): Dispatch<B> {
+  const elements = s.batch * s.channels * s.size;
+  return {
+    label: "groupNorm.grad",
+    ...division(gradSource, s),
+    uniforms: [s.batch * s.groups, s.groups, s.channels / s.groups, s.size / vector(s)],
+    reads: [b.x, b.gamma, b.beta, b.stats, b.dy],
+    writes: [b.dx, b.dgamma, b.dbeta],
+    flops: elements * (s.silu ? 26 : 12),
+    bytes: 4 * (3 * elements + 2 * s.channels + 2 * s.batch * (s.channels + s.groups)),
+  };
+}
+
+/** Threads of a workgroup of the variant with one thread a group. */
+const WIDTH = 16;
+
+/** How groups are divided among threads: source, entry point, constants, workgroups. */
+function division(
+  source: string,
+  s: GroupNormShape,
+): Pick<Dispatch<never>, "source" | "entry" | "constants" | "workgroups"> {
+  const VECTOR = vector(s);
+  const elements = s.size * s.channels / s.groups;
+  const common = { SILU: Number(s.silu), VECTOR };
+  const typed = VECTOR === 4 ? source : source.replace("alias Element = vec4<f32>;", "alias Element = f32;");
+  if (elements / VECTOR <= 64) {
+    const workgroups = spread(ceilDiv(s.batch * s.groups, WIDTH));
+    return { source: typed, entry: "serial", constants: { ...common, WIDTH }, workgroups };
+  }
+  const LANES = lanes(elements, s.size);
+  const workgroups = spread(s.batch * s.groups);
+  return { source: typed, entry: "cooperative", constants: { ...common, LANES }, workgroups };
+}
+
+/** Elements a thread loads at once. */
+function vector(s: GroupNormShape): number {
+  return s.size % 4 === 0 ? 4 : 1;
+}
+
+/** Threads of a group: few where it is small, since barriers among many soon cost a CPU adapter more than they save. */
+function lanes(elements: number, size: number): number {
+  if (elements <= 1024 || size < 256) return 8;
+  return elements <= 32768 || size < 1024 ? 64 : 256;
+}

@@ -1,0 +1,154 @@
+// Gradient of group normalisation (with SiLU where SILU).
+//
+// With h = (x - mean) rstd, z = gamma_c h + beta_c, dz = dy f'(z), n = channels_per_group * size:
+//   dbeta_c = sum dz,  dgamma_c = sum dz h  (over one sample's channel),
+//   dx = rstd (gamma_c dz - (sum_c gamma_c dbeta_c + h sum_c gamma_c dgamma_c) / n).
+// x, dy, dx [batch, channels, size]; gamma, beta [channels]; stats [batch, groups, 2] = mean, rstd;
+// dgamma, dbeta [batch, channels]: per sample, to be summed over the batch by the caller.
+// Dispatch: `cooperative`, one workgroup of LANES threads a (sample, group); `serial`, one thread a (sample, group),
+// WIDTH a workgroup, no barrier. Every sum in a fixed order.
+
+const LANES: u32 = 64u; // a multiple of 8
+const WIDTH: u32 = 16u;
+const SILU: bool = true;
+const CHANNELS: u32 = 4u; // summed between two barriers
+alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where size is no multiple of 4
+const VECTOR: u32 = 4u;
+
+struct Params {
+  groups: u32, // batch * groups of a sample
+  groups_per_sample: u32,
+  channels_per_group: u32,
+  size: u32, // in Elements
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(2) var<storage, read> gamma: array<f32>;
+@group(0) @binding(3) var<storage, read> beta: array<f32>;
+@group(0) @binding(4) var<storage, read> stats: array<f32>;
+@group(0) @binding(5) var<storage, read> dy: array<Element>;
+@group(0) @binding(6) var<storage, read_write> dx: array<Element>;
+@group(0) @binding(7) var<storage, read_write> dgamma: array<f32>;
+@group(0) @binding(8) var<storage, read_write> dbeta: array<f32>;
+
+// Pairs of sums: (dz, dz h).
+var<workgroup> leaves: array<vec2<f32>, CHANNELS * LANES>;
+var<workgroup> branches: array<vec2<f32>, CHANNELS * LANES / 8u>;
+var<workgroup> weighted: array<vec2<f32>, CHANNELS>;
+
+/** The sum of an element's components: a scalar is splatted to four of them. */
+fn components(element: Element) -> f32 {
+  return dot(vec4<f32>(element), vec4<f32>(0.25 * f32(VECTOR)));
+}
+
+/** f'(z), with f the SiLU: s (1 + z (1 - s)), s = sigmoid(z); the exponent is capped so that it stays finite. */
+fn slope(z: Element) -> Element {
+  if (SILU) {
+    let s = 1.0 / (1.0 + exp(min(-z, Element(80.0))));
+    return s * fma(z, 1.0 - s, Element(1.0));
+  }
+  return Element(1.0);
+}
+
+/** One lane's share of (sum dz, sum dz h) over channel c of the group. */
+fn sum_channel(group: u32, c: u32, lane: u32, lanes: u32) -> vec2<f32> {
+  let channel = (group % params.groups_per_sample) * params.channels_per_group + c;
+  let start = (group * params.channels_per_group + c) * params.size;
+  let mean = stats[2u * group];
+  let rstd = stats[2u * group + 1u];
+  let g = Element(gamma[channel]);
+  let b = Element(beta[channel]);
+  var sum = Element(0.0);
+  var sum_h = Element(0.0);
+  for (var i = lane; i < params.size; i += lanes) {
+    let h = (x[start + i] - mean) * rstd;
+    let dz = dy[start + i] * slope(fma(g, h, b));
+    sum += dz;
+    sum_h = fma(dz, h, sum_h);
+  }
+  return vec2<f32>(components(sum), components(sum_h));
+}
+
+/** Stores channel c's sums; returns them times gamma. */
+fn store_channel(group: u32, c: u32, sums: vec2<f32>) -> vec2<f32> {
+  let index = group * params.channels_per_group + c;
+  dbeta[index] = sums.x;
+  dgamma[index] = sums.y;
+  return gamma[(group % params.groups_per_sample) * params.channels_per_group + c] * sums;
+}
+
+/** dx of one lane's elements, given the group's gamma-weighted sums. */
+fn input_gradient(group: u32, lane: u32, lanes: u32, sums: vec2<f32>) {
+  let first_channel = (group % params.groups_per_sample) * params.channels_per_group;
+  let mean = stats[2u * group];
+  let rstd = stats[2u * group + 1u];
+  let means = sums / f32(params.channels_per_group * params.size * VECTOR);
+  for (var c = 0u; c < params.channels_per_group; c++) {
+    let start = (group * params.channels_per_group + c) * params.size;
+    let g = Element(gamma[first_channel + c]);
+    let b = Element(beta[first_channel + c]);
+    for (var i = lane; i < params.size; i += lanes) {
+      let h = (x[start + i] - mean) * rstd;
+      let dz = dy[start + i] * slope(fma(g, h, b));
+      dx[start + i] = rstd * (g * dz - fma(h, Element(means.y), Element(means.x)));
+    }
+  }
+}
+
+@compute @workgroup_size(LANES)
+fn cooperative(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) num: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let group = wid.x + wid.y * num.x;
+  if (group >= params.groups) {
+    return;
+  }
+  var total = vec2<f32>(0.0);
+  for (var first = 0u; first < params.channels_per_group; first += CHANNELS) {
+    let channels = min(CHANNELS, params.channels_per_group - first);
+    for (var c = 0u; c < channels; c++) {
+      leaves[c * LANES + lane] = sum_channel(group, first + c, lane, LANES);
+    }
+    workgroupBarrier();
+    if (lane < CHANNELS * LANES / 8u) {
+      var part = vec2<f32>(0.0);
+      for (var i = 0u; i < 8u; i++) {
+        part += leaves[lane * 8u + i];
+      }
+      branches[lane] = part;
+    }
+    workgroupBarrier();
+    if (lane < channels) {
+      var sums = vec2<f32>(0.0);
+      for (var i = 0u; i < LANES / 8u; i++) {
+        sums += branches[lane * (LANES / 8u) + i];
+      }
+      weighted[lane] = store_channel(group, first + lane, sums);
+    }
+    workgroupBarrier();
+    for (var c = 0u; c < channels; c++) {
+      total += weighted[c];
+    }
+  }
+  input_gradient(group, lane, LANES, total);
+}
+
+@compute @workgroup_size(WIDTH)
+fn serial(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) num: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let group = (wid.x + wid.y * num.x) * WIDTH + lane;
+  if (group >= params.groups) {
+    return;
+  }
+  var total = vec2<f32>(0.0);
+  for (var c = 0u; c < params.channels_per_group; c++) {
+    total += store_channel(group, c, sum_channel(group, c, 0u, 1u));
+  }
+  input_gradient(group, 0u, 1u, total);
+}

@@ -1,0 +1,84 @@
+/** Counter-based random numbers: a sample's values depend on its global index alone, never on the batch. */
+
+import { GraphError } from "../../gpu/errors.ts";
+import {
+  randomNormal as normalKernel,
+  randomUniform as uniformKernel,
+  shuffledIndices as shuffleKernel,
+} from "../../../kernels/random.ts";
+import { apply, elementCount, expectDType, type Op, type Shape, type Tensor } from "../tensor.ts";
+
+/** Where a random tensor's numbers come from. */
+export interface RandomSource {
+  /** Key: u32 [2]. */
+  readonly seed: Tensor;
+  /** Step counter: u32 []. */
+  readonly step: Tensor;
+  /** Global index of the batch's first sample: u32 []. */
+  readonly first: Tensor;
+  /** Separates uses within a step: a constant of the program. */
+  readonly stream: number;
+}
+
+interface StreamAttrs {
+  readonly stream: number;
+}
+
+function randomOp(name: string, kernel: typeof normalKernel): Op<StreamAttrs> {
+  return {
+    name,
+    vjp: () => [],
+    lower: ({ inputs: [seed, step, first], outputs: [y], attrs: { stream } }) => {
+      const batch = y!.shape[0]!;
+      const shape = { batch, perSample: y!.size / batch, stream };
+      return [kernel({ seed: seed!, step: step!, first: first!, y: y! }, shape)];
+    },
+  };
+}
+
+const normalOp = randomOp("randomNormal", normalKernel);
+const uniformOp = randomOp("randomUniform", uniformKernel);
+
+function random(op: Op<StreamAttrs>, shape: Shape, { seed, step, first, stream }: RandomSource): Tensor {
+  expectDType("u32", op.name, seed, step, first);
+  if (seed.size !== 2 || step.size !== 1 || first.size !== 1) {
+    throw new GraphError(`${op.name} expects a seed of two words and a step and a first index of one.`);
+  }
+  return apply(op, { stream }, [seed, step, first], shape);
+}
+
+/** Standard normal numbers; axis 0 counts samples (Philox 4x32-10, Box-Muller). */
+export function randomNormal(shape: Shape, source: RandomSource): Tensor {
+  return random(normalOp, shape, source);
+}
+
+/** Uniform numbers in (0, 1); axis 0 counts samples (Philox 4x32-10). */
+export function randomUniform(shape: Shape, source: RandomSource): Tensor {
+  return random(uniformOp, shape, source);
+}
+
+interface ShuffleAttrs {
+  readonly size: number;
+  readonly stream: number;
+}
+
+const shuffleOp: Op<ShuffleAttrs> = {
+  name: "shuffledIndices",
+  vjp: () => [],
+  lower: ({ inputs: [seed, first], outputs: [y], attrs }) => [
+    shuffleKernel({ seed: seed!, first: first!, y: y! }, { count: elementCount(y!.shape), ...attrs }),
+  ],
+};
+
+/**
+ * The entries `first` … `first + count − 1` of an endless sequence of shuffles of 0 … size − 1 → u32 [count]: every
+ * stretch of `size` entries from a multiple of `size` holds each index once.
+ */
+export function shuffledIndices(
+  count: number,
+  source: { readonly seed: Tensor; readonly first: Tensor; readonly size: number; readonly stream: number },
+): Tensor {
+  const { seed, first, size, stream } = source;
+  expectDType("u32", "shuffledIndices", seed, first);
+  return apply(shuffleOp, { size, stream }, [seed, first], [count], "u32");
+}

@@ -1,0 +1,111 @@
+/** Symbolic tensors: nodes of a static graph, their shapes and data types. */
+
+import { GraphError } from "../gpu/errors.ts";
+import type { Dispatch } from "../gpu/kernel.ts";
+
+/** Element type; `u8` is stored packed, four to a 32-bit word, little-endian. */
+export type DType = "f32" | "u32" | "u8";
+
+/** Static extents, outermost first; `[]` is a scalar. */
+export type Shape = readonly number[];
+
+/** Shape and element type of a tensor. */
+export interface TensorSpec {
+  /** Static extents. */
+  readonly shape: Shape;
+  /** Element type. */
+  readonly dtype: DType;
+}
+
+/** A value in a graph: one output of a node. It holds no data. */
+export class Tensor implements TensorSpec {
+  /** Wraps output `index` of `node`. */
+  constructor(readonly node: Node, readonly index: number, readonly shape: Shape, readonly dtype: DType) {}
+
+  /** Number of elements. */
+  get size(): number {
+    return elementCount(this.shape);
+  }
+
+  /** Bytes in memory, rounded up to whole words. */
+  get bytes(): number {
+    return this.dtype === "u8" ? Math.ceil(this.size / 4) * 4 : this.size * 4;
+  }
+}
+
+/** What an op is: its name, its vector-Jacobian product and its kernels. `A` is the type of its attributes. */
+export interface Op<A = unknown> {
+  /** Name in listings and messages. */
+  readonly name: string;
+  /** True where the output is the first input's memory under another shape. */
+  readonly view?: boolean;
+  /** Outputs that are written into the memory of an input: output index → input index. */
+  readonly inPlace?: Readonly<Record<number, number>>;
+  /**
+   * Cotangents of the inputs from those of the outputs (absent: zero). `needs[i]` says whether input i's is wanted.
+   * An op without it cannot be differentiated.
+   */
+  vjp?(
+    node: Node<A>,
+    cotangents: readonly (Tensor | undefined)[],
+    needs: readonly boolean[],
+  ): readonly (Tensor | undefined)[];
+  /** The dispatches that compute the outputs; `scratch(n)` gives a buffer of n 32-bit elements for this node alone. */
+  lower?(node: Node<A>, scratch: (elements: number) => Tensor): Dispatch<Tensor>[];
+}
+
+let nextId = 0;
+
+/** One application of an op. */
+export class Node<A = unknown> {
+  /** Creation order, which is a topological order. */
+  readonly id = nextId++;
+  /** The results. */
+  readonly outputs: readonly Tensor[];
+
+  /** Applies `op` to `inputs`; `specs` are the outputs' shapes and types. */
+  constructor(readonly op: Op<A>, readonly attrs: A, readonly inputs: readonly Tensor[], specs: readonly TensorSpec[]) {
+    this.outputs = specs.map(({ shape, dtype }, i) => new Tensor(this as Node, i, checkShape(op.name, shape), dtype));
+  }
+}
+
+/** Applies an op with one output. */
+export function apply<A>(op: Op<A>, attrs: A, inputs: readonly Tensor[], shape: Shape, dtype: DType = "f32"): Tensor {
+  return new Node(op, attrs, inputs, [{ shape, dtype }]).outputs[0]!;
+}
+
+/** Product of the extents. */
+export function elementCount(shape: Shape): number {
+  return shape.reduce((total, extent) => total * extent, 1);
+}
+
+/** True where both shapes are the same. */
+export function sameShape(a: Shape, b: Shape): boolean {
+  return a.length === b.length && a.every((extent, i) => extent === b[i]);
+}
+
+/** `[2, 3]` as text. */
+export function shapeText(shape: Shape): string {
+  return `[${shape.join(", ")}]`;
+}
+
+/** Throws a {@linkcode GraphError} that names the op and the shapes unless `condition` holds. */
+export function expectShapes(condition: boolean, op: string, expected: string, ...tensors: readonly Tensor[]): void {
+  if (condition) return;
+  const got = tensors.map((t) => shapeText(t.shape)).join(" and ");
+  throw new GraphError(`${op} expects ${expected}; got ${got}.`);
+}
+
+/** Throws unless every tensor has the element type. */
+export function expectDType(dtype: DType, op: string, ...tensors: readonly Tensor[]): void {
+  for (const tensor of tensors) {
+    if (tensor.dtype !== dtype) throw new GraphError(`${op} expects ${dtype} data; got ${tensor.dtype}.`);
+  }
+}
+
+function checkShape(op: string, shape: Shape): Shape {
+  if (!shape.every((extent) => Number.isInteger(extent) && extent > 0)) {
+    throw new GraphError(`${op} gives the shape ${shapeText(shape)}; every extent must be a positive integer.`);
+  }
+  return shape;
+}

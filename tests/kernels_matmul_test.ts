@@ -1,0 +1,39 @@
+/** The matrix product kernel against its float64 reference. */
+
+import { assert } from "@std/assert";
+import { matmul, type MatmulShape } from "../kernels/matmul.ts";
+import { runDispatches } from "../src/gpu/run.ts";
+import { gpuTest, randomArray, relativeError } from "./gpu.ts";
+import { matmulReference } from "./reference/matmul.ts";
+
+/** [batch, m, n, k], chosen to cross the edges of every tile, with and without whole vec4s. */
+const SIZES = [
+  [1, 1, 1, 1],
+  [1, 3, 5, 7],
+  [1, 4, 4, 4],
+  [2, 33, 31, 9],
+  [2, 12, 20, 8],
+  [2, 3, 5, 4],
+  [3, 145, 147, 5],
+  [3, 68, 36, 12],
+  [1, 130, 132, 36],
+] as const;
+
+gpuTest("matmul matches the reference for every layout", async (gpu) => {
+  for (const [batch, m, n, k] of SIZES) {
+    for (let layout = 0; layout < 16; layout++) {
+      const [transposeA, transposeB, broadcastA, broadcastB] = [1, 2, 4, 8].map((bit) => (layout & bit) > 0) as [
+        boolean,
+        boolean,
+        boolean,
+        boolean,
+      ];
+      const s: MatmulShape = { batch, m, n, k, transposeA, transposeB, broadcastA, broadcastB };
+      const a = randomArray((broadcastA ? 1 : batch) * m * k, 1), b = randomArray((broadcastB ? 1 : batch) * k * n, 2);
+      const data = { a, b, out: new Float32Array(batch * m * n).fill(NaN) };
+      const { out } = await runDispatches(gpu, [matmul({ a: "a", b: "b", out: "out" }, s)], data);
+      const error = relativeError(out, matmulReference(a, b, s));
+      assert(error < 1e-5, `Shape ${JSON.stringify(s)}: relative error ${error}.`);
+    }
+  }
+});
