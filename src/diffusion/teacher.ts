@@ -1,0 +1,80 @@
+/** The teacher's training step: EDM's denoising loss on shuffled images. */
+
+import { gatherImages, host, type Program, randomNormal, type RandomSource, shuffledIndices } from "../graph/mod.ts";
+import type { HostValues, Tensor, Variable } from "../graph/mod.ts";
+import type { Seed } from "../data/philox.ts";
+import { gradientUpdates } from "../optim/adam.ts";
+import type { Trainable } from "../optim/weights.ts";
+import type { UNet } from "../nn/unet.ts";
+import { denoisingLoss, logNormalSigma } from "./edm.ts";
+
+/** Images on the device with their scaling to data units. */
+export interface ImageSource {
+  /** u8 [M, C, H, W]. */
+  readonly data: Variable;
+  /** Data unit = byte · scale + shift. */
+  readonly scale: number;
+  /** See `scale`. */
+  readonly shift: number;
+}
+
+/** ln σ ~ N(mean, std²). */
+export interface LogNormalLaw {
+  /** Mean of ln σ. */
+  readonly mean: number;
+  /** Standard deviation of ln σ. */
+  readonly std: number;
+}
+
+/** Run-time leaves every training program has. */
+export interface StepLeaves {
+  /** The source of stream `stream` for this step. */
+  random(stream: number): RandomSource;
+  /** The next `count` images in shuffled order. */
+  images(source: ImageSource, count: number): Tensor;
+}
+
+/** Run-time values of {@linkcode StepLeaves.random} for step `step`. */
+export function randomValues(seed: Seed, step: number): HostValues {
+  return { seed, step, first: 0 };
+}
+
+/** Run-time values of a program that also takes images: those of step `step` of batches of `batch`. */
+export function imageValues(seed: Seed, step: number, batch: number): HostValues {
+  return { ...randomValues(seed, step), position: (step * batch) >>> 0 };
+}
+
+const SHUFFLE_STREAM = 0x100;
+
+/** Leaves `seed`, `step`, `first` (index of the batch's first sample within the step) and `position` (images seen). */
+export function stepLeaves(): StepLeaves {
+  const seed = host("seed", [2], "u32"), step = host("step", [], "u32"), first = host("first", [], "u32");
+  const position = host("position", [], "u32");
+  return {
+    random: (stream) => ({ seed, step, first, stream }),
+    images: ({ data, scale, shift }, count) => {
+      const size = data.tensor.shape[0]!;
+      const indices = shuffledIndices(count, { seed, first: position, size, stream: SHUFFLE_STREAM });
+      return gatherImages(data.tensor, indices, { scale, shift });
+    },
+  };
+}
+
+/** Compiles the gradient of one batch's denoising loss into `teacher.grad`; metric `loss`. */
+export function compileTeacherStep(
+  teacher: Trainable,
+  images: ImageSource,
+  settings: { readonly batch: number; readonly sigma: LogNormalLaw },
+): Promise<Program> {
+  const { batch, sigma: law } = settings;
+  const leaves = stepLeaves();
+  const x0 = leaves.images(images, batch);
+  const sigma = logNormalSigma(randomNormal([batch], leaves.random(0)), law);
+  const noise = randomNormal(x0.shape, leaves.random(1));
+  const loss = denoisingLoss(teacher.network as UNet, teacher.values.lookup, { x0, noise, sigma });
+  return teacher.workspace.compile({
+    label: "teacher.gradient",
+    updates: gradientUpdates(teacher, [loss]),
+    metrics: { loss },
+  });
+}

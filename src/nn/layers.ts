@@ -1,0 +1,105 @@
+/** Layers: they declare their parameters once and apply them to tensors. */
+
+import { add, conv2d as conv2dOp, groupNorm, matmul, type Shape, type Tensor } from "../graph/mod.ts";
+
+/** How a parameter starts: a constant, or uniform in ±bound. */
+export type Init = { readonly kind: "constant"; readonly value: number } | {
+  readonly kind: "uniform";
+  readonly bound: number;
+};
+
+/** A parameter of a network. */
+export interface ParameterSpec {
+  /** Dotted name, as in a PyTorch state dict. */
+  readonly name: string;
+  /** Extents. */
+  readonly shape: Shape;
+  /** Its first values. */
+  readonly init: Init;
+}
+
+/** Gives a network's parameter by name, from whichever set of weights is wanted. */
+export type ParameterLookup = (name: string) => Tensor;
+
+/** Collects the parameters a network declares, in order. */
+export class ParameterList {
+  /** What was declared. */
+  readonly specs: ParameterSpec[] = [];
+
+  /** Declares a parameter and returns its name. */
+  add(name: string, shape: Shape, init: Init): string {
+    this.specs.push({ name, shape, init });
+    return name;
+  }
+}
+
+const ZEROS: Init = { kind: "constant", value: 0 };
+const ONES: Init = { kind: "constant", value: 1 };
+
+/** Xavier-uniform (Glorot & Bengio 2010) times `scale`. */
+function xavier(fanIn: number, fanOut: number, scale: number): Init {
+  return { kind: "uniform", bound: scale * Math.sqrt(6 / (fanIn + fanOut)) };
+}
+
+/** Fully connected layer: [N, in] → [N, out]. */
+export class Linear {
+  private readonly weight: string;
+  private readonly bias: string;
+
+  /** Declares `name.weight` [out, in] and `name.bias` [out]. */
+  constructor(list: ParameterList, name: string, inputs: number, outputs: number) {
+    this.weight = list.add(`${name}.weight`, [outputs, inputs], xavier(inputs, outputs, 1));
+    this.bias = list.add(`${name}.bias`, [outputs], ZEROS);
+  }
+
+  /** x Wᵀ + b */
+  apply(p: ParameterLookup, x: Tensor): Tensor {
+    return add(matmul(x, p(this.weight), { transposeB: true }), p(this.bias));
+  }
+}
+
+/** Convolution with bias, padding (kernel − 1)/2. */
+export class Conv2d {
+  private readonly weight: string;
+  private readonly bias: string;
+  private readonly stride: 1 | 2;
+
+  /** Declares `name.weight` [out, in, k, k] and `name.bias` [out]; `initScale` multiplies the initial weights. */
+  constructor(
+    list: ParameterList,
+    name: string,
+    inChannels: number,
+    outChannels: number,
+    options: { readonly kernel: 1 | 3; readonly stride?: 1 | 2; readonly initScale?: number },
+  ) {
+    const { kernel, stride = 1, initScale = 1 } = options;
+    const init = xavier(inChannels * kernel * kernel, outChannels * kernel * kernel, initScale);
+    this.weight = list.add(`${name}.weight`, [outChannels, inChannels, kernel, kernel], init);
+    this.bias = list.add(`${name}.bias`, [outChannels], ZEROS);
+    this.stride = stride;
+  }
+
+  /** [N, in, H, W] → [N, out, H/stride, W/stride] */
+  apply(p: ParameterLookup, x: Tensor): Tensor {
+    return conv2dOp(x, p(this.weight), p(this.bias), { stride: this.stride });
+  }
+}
+
+/** Group norm with min(32, C/4) groups and ε = 1e-6, as EDM's networks have it. */
+export class GroupNorm {
+  private readonly weight: string;
+  private readonly bias: string;
+  private readonly groups: number;
+
+  /** Declares `name.weight` and `name.bias` [channels]. */
+  constructor(list: ParameterList, name: string, channels: number) {
+    this.weight = list.add(`${name}.weight`, [channels], ONES);
+    this.bias = list.add(`${name}.bias`, [channels], ZEROS);
+    this.groups = Math.max(1, Math.min(32, Math.floor(channels / 4)));
+  }
+
+  /** Normalises [N, C, …]; with `silu`, SiLU of the result. */
+  apply(p: ParameterLookup, x: Tensor, options: { readonly silu: boolean }): Tensor {
+    return groupNorm(x, p(this.weight), p(this.bias), { groups: this.groups, eps: 1e-6, silu: options.silu });
+  }
+}

@@ -1,0 +1,244 @@
+/** The UNet that denoises, and the time-conditional classifier made of its encoder half. */
+
+import {
+  add,
+  affine,
+  attention,
+  concat,
+  mean,
+  reshape,
+  silu,
+  sinusoidalEmbedding,
+  slice,
+  type Tensor,
+  upsampleNearest2x,
+} from "../graph/mod.ts";
+import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
+
+/** Settings of {@linkcode UNet} and {@linkcode Classifier}. */
+export interface UNetConfig {
+  /** Channels of the images. */
+  readonly imageChannels: number;
+  /** Height and width of the images; divisible by 2^(levels − 1). */
+  readonly resolution: number;
+  /** Channels at full resolution. */
+  readonly modelChannels: number;
+  /** Channel multiplier of each level, full resolution first. */
+  readonly channelMult: readonly number[];
+  /** Residual blocks a level in the encoder; the decoder has one more. */
+  readonly blocks: number;
+}
+
+/** Keeps the variance where two branches are added. */
+const SKIP_SCALE = Math.SQRT1_2;
+
+/** Initial scale of layers that end a residual branch: the branch starts silent. */
+const SILENT = 1e-5;
+
+/** Noise level → conditioning vector [N, 2·modelChannels]. */
+class NoiseEmbedding {
+  readonly channels: number;
+  private readonly layer0: Linear;
+  private readonly layer1: Linear;
+
+  constructor(list: ParameterList, private readonly modelChannels: number) {
+    this.channels = 2 * modelChannels;
+    this.layer0 = new Linear(list, "map_layer0", modelChannels, this.channels);
+    this.layer1 = new Linear(list, "map_layer1", this.channels, this.channels);
+  }
+
+  apply(p: ParameterLookup, noise: Tensor): Tensor {
+    const waves = sinusoidalEmbedding(noise, { channels: this.modelChannels, sinFirst: true });
+    return silu(this.layer1.apply(p, silu(this.layer0.apply(p, waves))));
+  }
+}
+
+/** Residual block with noise conditioning and optional single-head self-attention. */
+class Block {
+  private readonly norm0: GroupNorm;
+  private readonly conv0: Conv2d;
+  private readonly affine: Linear;
+  private readonly norm1: GroupNorm;
+  private readonly conv1: Conv2d;
+  private readonly skip: Conv2d | undefined;
+  private readonly attention: { norm: GroupNorm; qkv: Conv2d; proj: Conv2d } | undefined;
+
+  constructor(
+    list: ParameterList,
+    name: string,
+    inChannels: number,
+    private readonly outChannels: number,
+    embedding: NoiseEmbedding,
+    options: { readonly attention?: boolean } = {},
+  ) {
+    this.norm0 = new GroupNorm(list, `${name}.norm0`, inChannels);
+    this.conv0 = new Conv2d(list, `${name}.conv0`, inChannels, outChannels, { kernel: 3 });
+    this.affine = new Linear(list, `${name}.affine`, embedding.channels, outChannels);
+    this.norm1 = new GroupNorm(list, `${name}.norm1`, outChannels);
+    this.conv1 = new Conv2d(list, `${name}.conv1`, outChannels, outChannels, { kernel: 3, initScale: SILENT });
+    this.skip = inChannels === outChannels
+      ? undefined
+      : new Conv2d(list, `${name}.skip`, inChannels, outChannels, { kernel: 1 });
+    this.attention = options.attention
+      ? {
+        norm: new GroupNorm(list, `${name}.norm2`, outChannels),
+        qkv: new Conv2d(list, `${name}.qkv`, outChannels, 3 * outChannels, { kernel: 1, initScale: Math.sqrt(0.2) }),
+        proj: new Conv2d(list, `${name}.proj`, outChannels, outChannels, { kernel: 1, initScale: SILENT }),
+      }
+      : undefined;
+  }
+
+  apply(p: ParameterLookup, x: Tensor, embedding: Tensor): Tensor {
+    const [batch] = x.shape;
+    let h = this.conv0.apply(p, this.norm0.apply(p, x, { silu: true }));
+    h = add(h, reshape(this.affine.apply(p, embedding), [batch!, this.outChannels, 1, 1]));
+    h = this.conv1.apply(p, this.norm1.apply(p, h, { silu: true }));
+    const y = affine(add(h, this.skip ? this.skip.apply(p, x) : x), SKIP_SCALE, 0);
+    return this.attention ? this.attend(p, y) : y;
+  }
+
+  private attend(p: ParameterLookup, x: Tensor): Tensor {
+    const { norm, qkv, proj } = this.attention!;
+    const [batch, channels, height, width] = x.shape;
+    const packed = reshape(qkv.apply(p, norm.apply(p, x, { silu: false })), [batch!, 3 * channels!, height! * width!]);
+    const part = (i: number) => slice(packed, 1, i * channels!, (i + 1) * channels!);
+    const attended = reshape(attention(part(0), part(1), part(2)), x.shape);
+    return affine(add(x, proj.apply(p, attended)), SKIP_SCALE, 0);
+  }
+}
+
+/** From the image down to the lowest resolution, keeping what the decoder joins. */
+class Encoder {
+  readonly embedding: NoiseEmbedding;
+  /** Channels at the lowest resolution. */
+  readonly outChannels: number;
+  /** Channels of each kept map, first to last. */
+  readonly skipChannels: number[] = [];
+  private readonly first: Conv2d;
+  private readonly levels: { down: Conv2d | undefined; blocks: Block[] }[] = [];
+  private readonly middle: Block[];
+
+  constructor(list: ParameterList, config: UNetConfig) {
+    const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
+    this.embedding = new NoiseEmbedding(list, modelChannels);
+    this.first = new Conv2d(list, `enc.${resolutionName(resolution)}_conv`, imageChannels, modelChannels, {
+      kernel: 3,
+    });
+    let channels = modelChannels;
+    this.skipChannels.push(channels);
+    channelMult.forEach((mult, level) => {
+      const name = resolutionName(resolution >> level);
+      const down = level === 0
+        ? undefined
+        : new Conv2d(list, `enc.${name}_down`, channels, channels, { kernel: 3, stride: 2 });
+      if (down) this.skipChannels.push(channels);
+      const made = Array.from({ length: blocks }, (_, i) => {
+        const block = new Block(list, `enc.${name}_block${i}`, channels, modelChannels * mult, this.embedding);
+        channels = modelChannels * mult;
+        this.skipChannels.push(channels);
+        return block;
+      });
+      this.levels.push({ down, blocks: made });
+    });
+    this.outChannels = channels;
+    this.middle = [
+      new Block(list, "mid.block0", channels, channels, this.embedding, { attention: true }),
+      new Block(list, "mid.block1", channels, channels, this.embedding),
+    ];
+  }
+
+  apply(p: ParameterLookup, x: Tensor, noise: Tensor): { h: Tensor; skips: Tensor[]; embedding: Tensor } {
+    const embedding = this.embedding.apply(p, noise);
+    let h = this.first.apply(p, x);
+    const skips = [h];
+    for (const { down, blocks } of this.levels) {
+      if (down) skips.push(h = down.apply(p, h));
+      for (const block of blocks) skips.push(h = block.apply(p, h, embedding));
+    }
+    for (const block of this.middle) h = block.apply(p, h, embedding);
+    return { h, skips, embedding };
+  }
+}
+
+function resolutionName(resolution: number): string {
+  return `${resolution}x${resolution}`;
+}
+
+/** Something with declared parameters. */
+export interface Network {
+  /** Parameters in order. */
+  readonly parameters: readonly ParameterSpec[];
+}
+
+/**
+ * UNet in the style of DDPM (Ho et al. 2020) with the constants of EDM's DDPM++ (Karras et al. 2022): residual blocks
+ * scaled by √½, strided convolutions down, nearest-neighbour and convolution up, self-attention at the lowest
+ * resolution between encoder and decoder.
+ */
+export class UNet implements Network {
+  /** Parameters in order. */
+  readonly parameters: readonly ParameterSpec[];
+  private readonly encoder: Encoder;
+  private readonly levels: { blocks: Block[]; up: Conv2d | undefined }[] = [];
+  private readonly norm: GroupNorm;
+  private readonly conv: Conv2d;
+
+  /** Declares the network. */
+  constructor(readonly config: UNetConfig) {
+    const list = new ParameterList();
+    const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
+    this.encoder = new Encoder(list, config);
+    const skips = [...this.encoder.skipChannels];
+    let channels = this.encoder.outChannels;
+    for (let level = channelMult.length - 1; level >= 0; level--) {
+      const name = resolutionName(resolution >> level);
+      const made = Array.from({ length: blocks + 1 }, (_, i) => {
+        const inChannels = channels + skips.pop()!;
+        channels = modelChannels * channelMult[level]!;
+        return new Block(list, `dec.${name}_block${i}`, inChannels, channels, this.encoder.embedding);
+      });
+      const finer = resolutionName(resolution >> (level - 1));
+      const up = level === 0 ? undefined : new Conv2d(list, `dec.${finer}_up`, channels, channels, { kernel: 3 });
+      this.levels.push({ blocks: made, up });
+    }
+    this.norm = new GroupNorm(list, "out.norm", channels);
+    this.conv = new Conv2d(list, "out.conv", channels, imageChannels, { kernel: 3, initScale: SILENT });
+    this.parameters = list.specs;
+  }
+
+  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]. */
+  apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
+    const { h: bottom, skips, embedding } = this.encoder.apply(p, x, noise);
+    let h = bottom;
+    for (const { blocks, up } of this.levels) {
+      for (const block of blocks) h = block.apply(p, concat([h, skips.pop()!], 1), embedding);
+      if (up) h = up.apply(p, upsampleNearest2x(h));
+    }
+    return this.conv.apply(p, this.norm.apply(p, h, { silu: true }));
+  }
+}
+
+/** Time-conditional binary classifier: the encoder half of a {@linkcode UNet}, pooled to one logit. */
+export class Classifier implements Network {
+  /** Parameters in order. */
+  readonly parameters: readonly ParameterSpec[];
+  private readonly encoder: Encoder;
+  private readonly norm: GroupNorm;
+  private readonly linear: Linear;
+
+  /** Declares the network. */
+  constructor(readonly config: UNetConfig) {
+    const list = new ParameterList();
+    this.encoder = new Encoder(list, config);
+    this.norm = new GroupNorm(list, "head.norm", this.encoder.outChannels);
+    this.linear = new Linear(list, "head.linear", this.encoder.outChannels, 1);
+    this.parameters = list.specs;
+  }
+
+  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → logits [N], log of P(real)/P(generated). */
+  apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
+    const { h } = this.encoder.apply(p, x, noise);
+    const pooled = mean(this.norm.apply(p, h, { silu: true }), [2, 3]);
+    return reshape(this.linear.apply(p, pooled), [x.shape[0]!]);
+  }
+}

@@ -1,0 +1,93 @@
+/** The optimiser's step as a program: gradient norm, clipping, Adam and the moving average. */
+
+import {
+  adamEma,
+  add,
+  affine,
+  clamp,
+  concat,
+  constant,
+  div,
+  gradients,
+  host,
+  isFinite,
+  type Program,
+  reshape,
+  type Run,
+  sqrt,
+  sumSquares,
+  type Tensor,
+  type Variable,
+} from "../graph/mod.ts";
+import type { Trainable } from "./weights.ts";
+
+/** Settings of the optimiser. */
+export interface AdamSettings {
+  /** Decay of the first moment. */
+  readonly beta1: number;
+  /** Decay of the second moment. */
+  readonly beta2: number;
+  /** Decay of the moving average of the weights; reached by min(decay, (1 + i)/(10 + i)). */
+  readonly emaDecay: number;
+  /** Largest norm of the gradient; a longer one is scaled down to it. */
+  readonly clipNorm: number;
+}
+
+const EPSILON = 1e-8;
+
+/** Adam with clipping and averaging for one network. */
+export class Optimizer {
+  private constructor(private readonly program: Program, private readonly settings: AdamSettings) {}
+
+  /** Compiles the step. A non-finite gradient leaves weights, moments and average untouched. */
+  static async create(network: Trainable, settings: AdamSettings): Promise<Optimizer> {
+    const { workspace, name, values, m, v, ema, grad } = network;
+    const hyper = host("hyper", [4]);
+    const chunks = values.flat.chunks.map((_, i) => i);
+    const norms = chunks.map((i) => sumSquares(grad.flat.chunks[i]!.tensor));
+    const squaredNorm = norms.reduce(add);
+    const gradNorm = sqrt(squaredNorm);
+    const scale = clamp(div(constant([settings.clipNorm], []), affine(gradNorm, 1, 1e-6)), 0, 1);
+    const control = concat([reshape(scale, [1]), reshape(isFinite(squaredNorm), [1])], 0);
+    const { beta1, beta2 } = settings;
+    const updates = chunks.flatMap((i) => {
+      const state = [values, m, v, ema].map((part) => part.flat.chunks[i]!) as [Variable, Variable, Variable, Variable];
+      const [p, m0, v0, ema0] = state.map(({ tensor }) => tensor) as [Tensor, Tensor, Tensor, Tensor];
+      const next = adamEma(
+        { p, m: m0, v: v0, ema: ema0, grad: grad.flat.chunks[i]!.tensor, hyper, control },
+        { beta1, beta2, epsilon: EPSILON, weightDecay: 0 },
+      );
+      return state.map((variable, j) => [variable, next[j]!] as const);
+    });
+    const program = await workspace.compile({ label: `${name}.update`, updates, metrics: { gradNorm } });
+    return new Optimizer(program, settings);
+  }
+
+  /** The step after `count` steps were made, with the given learning rate. */
+  at(count: number, learningRate: number): Run {
+    const { beta1, beta2, emaDecay } = this.settings;
+    const decay = Math.min(emaDecay, (1 + count) / (10 + count));
+    return this.program.at({ hyper: [learningRate, 1 - beta1 ** (count + 1), 1 - beta2 ** (count + 1), decay] });
+  }
+
+  /** Norms of the gradients (before clipping) of the steps since the last call. */
+  async readGradNorms(): Promise<number[]> {
+    return (await this.program.readMetrics()).map(({ gradNorm }) => gradNorm![0]!);
+  }
+
+  /** The compiled program, for listings and profiles. */
+  get compiled(): Program {
+    return this.program;
+  }
+}
+
+/** The updates that write the gradient of `loss` (or of seeded `ys`) into `network.grad`. */
+export function gradientUpdates(
+  network: Trainable,
+  ys: readonly Tensor[],
+  seeds?: readonly Tensor[],
+): (readonly [Variable, Tensor])[] {
+  const names = network.network.parameters.map(({ name }) => name);
+  const grads = gradients(ys, names.map(network.values.lookup), seeds ? { seeds } : {});
+  return names.map((name, i) => [network.grad.flat.slices.get(name)!, grads[i]!] as const);
+}

@@ -1,0 +1,123 @@
+/** A network's weights on the device: by name for graphs, flat for the optimiser, as tensors for files. */
+
+import { GraphError } from "../gpu/errors.ts";
+import { philox4x32, type Seed } from "../data/philox.ts";
+import { elementCount, type FlatLayout, flatLayout, type FlatVariable, type Workspace } from "../graph/mod.ts";
+import type { ParameterLookup, ParameterSpec } from "../nn/layers.ts";
+import type { Network } from "../nn/unet.ts";
+
+/** Weights by parameter name, in host memory. */
+export type WeightArrays = ReadonlyMap<string, Float32Array>;
+
+/** Stream of initial weights: above every stream of a training step. */
+const INIT_STREAM = 0x10000;
+
+/** One set of values of a network's parameters on the device. */
+export class Weights {
+  /** Where each parameter lies. */
+  readonly layout: FlatLayout;
+  /** The values. */
+  readonly flat: FlatVariable;
+  /** The values by name, as graph leaves. */
+  readonly lookup: ParameterLookup;
+
+  /** Makes zeroed weights for `network`. */
+  constructor(readonly workspace: Workspace, readonly name: string, readonly network: Network) {
+    this.layout = flatLayout(network.parameters);
+    this.flat = workspace.flat(name, this.layout);
+    this.lookup = (parameter) => {
+      const slice = this.flat.slices.get(parameter);
+      if (!slice) throw new GraphError(`${name} has no parameter ${parameter}.`);
+      return slice.tensor;
+    };
+  }
+
+  /** Number of parameters. */
+  get count(): number {
+    return this.network.parameters.reduce((total, { shape }) => total + elementCount(shape), 0);
+  }
+
+  /** Writes every parameter; the names and sizes must be the network's. */
+  write(arrays: WeightArrays): void {
+    this.layout.chunks.forEach((elements, chunk) => {
+      const data = new Float32Array(elements);
+      for (const { name, shape, chunk: own, offset } of this.layout.slices) {
+        if (own !== chunk) continue;
+        const values = arrays.get(name);
+        if (values?.length !== elementCount(shape)) {
+          throw new GraphError(`${this.name} expects ${elementCount(shape)} values of ${name}.`);
+        }
+        data.set(values, offset);
+      }
+      this.flat.chunks[chunk]!.write(data);
+    });
+  }
+
+  /** Splits the flat chunks, as read from the device, into parameters. */
+  split(chunks: readonly Float32Array<ArrayBuffer>[]): Map<string, Float32Array<ArrayBuffer>> {
+    return new Map(this.layout.slices.map(({ name, shape, chunk, offset }) => [
+      name,
+      chunks[chunk]!.slice(offset, offset + elementCount(shape)),
+    ]));
+  }
+
+  /** Reads every parameter. */
+  async read(): Promise<Map<string, Float32Array<ArrayBuffer>>> {
+    return this.split(await this.workspace.read(this.flat.chunks) as Float32Array<ArrayBuffer>[]);
+  }
+}
+
+/** A network that is trained: weights, gradient, Adam's moments and the moving average of the weights. */
+export class Trainable {
+  /** The weights that are trained. */
+  readonly values: Weights;
+  /** The exponential moving average of the weights. */
+  readonly ema: Weights;
+  /** Adam's first moments. */
+  readonly m: Weights;
+  /** Adam's second moments. */
+  readonly v: Weights;
+  /** The gradient of the current step. */
+  readonly grad: Weights;
+
+  /** Makes zeroed state for `network`. */
+  constructor(readonly workspace: Workspace, readonly name: string, readonly network: Network) {
+    const make = (part: string) => new Weights(workspace, `${name}.${part}`, network);
+    this.values = make("values");
+    this.ema = make("ema");
+    this.m = make("m");
+    this.v = make("v");
+    this.grad = make("grad");
+  }
+
+  /** What a checkpoint holds of it, in order. */
+  get state(): readonly Weights[] {
+    return [this.values, this.ema, this.m, this.v];
+  }
+
+  /** Starts from `arrays`: weights and average equal, moments as they are. */
+  start(arrays: WeightArrays): void {
+    this.values.write(arrays);
+    this.ema.write(arrays);
+  }
+}
+
+/** A network's initial weights, the same for the same seed on every machine. */
+export function initialWeights(
+  parameters: readonly ParameterSpec[],
+  seed: Seed,
+): Map<string, Float32Array<ArrayBuffer>> {
+  return new Map(parameters.map(({ name, shape, init }, index) => {
+    const values = new Float32Array(elementCount(shape));
+    if (init.kind === "constant") values.fill(init.value);
+    else {
+      for (let i = 0; i < values.length; i += 4) {
+        const words = philox4x32([i / 4, 0, index, INIT_STREAM], seed);
+        for (let j = 0; j < 4 && i + j < values.length; j++) {
+          values[i + j] = ((words[j]! + 0.5) / 2 ** 32 * 2 - 1) * init.bound;
+        }
+      }
+    }
+    return [name, values];
+  }));
+}

@@ -1,0 +1,147 @@
+/** Whole networks against PyTorch: forward, loss, gradients, one optimiser step, one distillation gradient. */
+
+import { assert, assertEquals } from "@std/assert";
+import { denoise, denoisingLoss } from "../src/diffusion/edm.ts";
+import { classifierLoss, classify, type DistillNetworks, generatorGradient } from "../src/distill/step.ts";
+import { constant, slice, Workspace } from "../src/graph/mod.ts";
+import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
+import { gradientUpdates, Optimizer } from "../src/optim/adam.ts";
+import { Trainable, Weights } from "../src/optim/weights.ts";
+import { addNoise } from "../src/diffusion/edm.ts";
+import { readFixture } from "./fixtures.ts";
+import { gpuTest, relativeError } from "./gpu.ts";
+
+const digits = (modelChannels: number): UNetConfig => ({
+  imageChannels: 1,
+  resolution: 8,
+  modelChannels,
+  channelMult: [1, 2],
+  blocks: 1,
+});
+
+/** Largest relative error over the parameters, and over all of them as one vector. */
+function compare(
+  got: Map<string, Float32Array>,
+  expected: Map<string, Float32Array>,
+): { worst: number; whole: number } {
+  assertEquals([...got.keys()].sort(), [...expected.keys()].sort());
+  const names = [...got.keys()];
+  const worst = Math.max(...names.map((name) => relativeError(got.get(name)!, expected.get(name)!)));
+  const flat = (m: Map<string, Float32Array>) => names.flatMap((name) => [...m.get(name)!]);
+  return { worst, whole: relativeError(flat(got), flat(expected)) };
+}
+
+gpuTest("UNet: parameter count of digits and digits-small", async () => {
+  const count = (channels: number) =>
+    new UNet(digits(channels)).parameters.reduce((total, { shape }) => total + shape.reduce((a, b) => a * b, 1), 0);
+  assertEquals(await Promise.resolve([count(32), count(16)]), [609953, 153681]);
+});
+
+gpuTest("UNet: denoised image, loss and gradients against PyTorch", async (gpu) => {
+  const fixture = await readFixture("unet");
+  const ws = new Workspace(gpu);
+  const net = new Trainable(ws, "unet", new UNet(digits(16)));
+  net.start(fixture.pick("param."));
+  const unet = net.network as UNet;
+  const x0 = constant(fixture.get("x"), [3, 1, 8, 8]), noise = constant(fixture.get("n"), [3, 1, 8, 8]);
+  const sigma = constant(fixture.get("sigma"), [3]);
+  const denoised = denoise(unet, net.values.lookup, addNoise(x0, noise, sigma), sigma);
+  const loss = denoisingLoss(unet, net.values.lookup, { x0, noise, sigma });
+  const program = await ws.compile({
+    label: "test",
+    outputs: { denoised, loss },
+    updates: gradientUpdates(net, [loss]),
+  });
+  ws.submit([program.at()]);
+  const out = await program.read();
+  assert(relativeError(out.denoised!, fixture.get("denoised")) < 1e-5);
+  assert(relativeError(out.loss!, fixture.get("loss")) < 1e-5);
+  const { worst, whole } = compare(await net.grad.read(), fixture.pick("grad."));
+  assert(whole < 1e-5 && worst < 1e-4, `gradients: whole ${whole}, worst ${worst}`);
+  program.destroy();
+  ws.destroy();
+});
+
+gpuTest("Optimizer: one Adam step against PyTorch", async (gpu) => {
+  const fixture = await readFixture("unet");
+  const ws = new Workspace(gpu);
+  const net = new Trainable(ws, "unet", new UNet(digits(16)));
+  net.start(fixture.pick("param."));
+  net.grad.write(fixture.pick("grad."));
+  const optimizer = await Optimizer.create(net, { beta1: 0.9, beta2: 0.999, emaDecay: 0.5, clipNorm: 1e9 });
+  ws.submit([optimizer.at(0, 1e-3)]);
+  const { whole } = compare(await net.values.read(), fixture.pick("adam."));
+  assert(whole < 1e-6, `parameters after Adam: ${whole}`);
+  const [before, after, ema] = [fixture.pick("param."), fixture.pick("adam."), await net.ema.read()];
+  // EMA decay of the first step is min(0.5, 1/10).
+  const averaged = new Map(
+    [...before].map(([name, p]) => [name, p.map((v, i) => 0.1 * v + 0.9 * after.get(name)![i]!)]),
+  );
+  assert(compare(ema, averaged).whole < 1e-6);
+  ws.destroy();
+});
+
+gpuTest("Classifier: logits, loss and gradients against PyTorch", async (gpu) => {
+  const fixture = await readFixture("classifier");
+  const ws = new Workspace(gpu);
+  const net = new Trainable(ws, "classifier", new Classifier(digits(8)));
+  net.start(fixture.pick("param."));
+  const logit = classify(
+    net.network as Classifier,
+    net.values.lookup,
+    constant(fixture.get("x"), [4, 1, 8, 8]),
+    constant(fixture.get("sigma"), [4]),
+  );
+  const loss = classifierLoss(slice(logit, 0, 0, 2), slice(logit, 0, 2, 4));
+  const program = await ws.compile({ label: "test", outputs: { logit, loss }, updates: gradientUpdates(net, [loss]) });
+  ws.submit([program.at()]);
+  const out = await program.read();
+  assert(relativeError(out.logit!, fixture.get("logit")) < 1e-5);
+  assert(relativeError(out.loss!, fixture.get("loss")) < 1e-5);
+  const { worst, whole } = compare(await net.grad.read(), fixture.pick("grad."));
+  assert(whole < 1e-5 && worst < 1e-4, `gradients: whole ${whole}, worst ${worst}`);
+  program.destroy();
+  ws.destroy();
+});
+
+for (const kind of ["kl", "jeffreys"] as const) {
+  gpuTest(`distillation: the generator's gradient under ${kind} against PyTorch`, async (gpu) => {
+    const fixture = await readFixture("distill");
+    const ws = new Workspace(gpu);
+    const networks: DistillNetworks = {
+      generator: new Trainable(ws, "generator", new UNet(digits(8))),
+      fakeScore: new Trainable(ws, "fakeScore", new UNet(digits(8))),
+      classifier: new Trainable(ws, "classifier", new Classifier(digits(8))),
+      teacher: new Weights(ws, "teacher", new UNet(digits(8))),
+    };
+    networks.generator.start(fixture.pick("gen."));
+    networks.fakeScore.start(fixture.pick("fake."));
+    networks.classifier.start(fixture.pick("cls."));
+    networks.teacher.write(fixture.pick("teacher."));
+    const image = (name: string) => constant(fixture.get(name), [5, 1, 8, 8]);
+    const { x, g, weights } = generatorGradient(networks, {
+      z: image("z"),
+      noise: image("n"),
+      sigma: constant(fixture.get("sigma"), [5]),
+      blend: constant([1], []),
+    }, {
+      sigmaInit: 2.5,
+      normaliser: true,
+      bregman: { kind, lambda: 0, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
+    });
+    const program = await ws.compile({
+      label: "test",
+      outputs: { x, g, weights },
+      updates: gradientUpdates(networks.generator, [x], [g]),
+    });
+    ws.submit([program.at()]);
+    const out = await program.read();
+    assert(relativeError(out.x!, fixture.get("x")) < 1e-5);
+    assert(relativeError(out.weights!, fixture.get(`c.${kind}`)) < 1e-5);
+    assert(relativeError(out.g!, fixture.get(`g.${kind}`)) < 1e-5);
+    const { worst, whole } = compare(await networks.generator.grad.read(), fixture.pick(`grad.${kind}.`));
+    assert(whole < 1e-5 && worst < 1e-4, `gradients: whole ${whole}, worst ${worst}`);
+    program.destroy();
+    ws.destroy();
+  });
+}
