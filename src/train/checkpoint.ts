@@ -1,0 +1,101 @@
+/** Checkpoints: all state of a stage in one file, from which it goes on with the same bits. */
+
+import { join } from "@std/path";
+import { FileError } from "../gpu/errors.ts";
+import { writeFileAtomic } from "../io/atomic.ts";
+import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../io/safetensors.ts";
+import type { Trainable, Weights } from "../optim/weights.ts";
+
+/** Checkpoints of a stage that are kept. */
+const KEPT = 2;
+
+/** Reads and writes the checkpoints of one stage. */
+export class Checkpoints {
+  /** `networks` hold the stage's whole state; `run` identifies the settings the state belongs to. */
+  constructor(
+    private readonly folder: string,
+    private readonly stage: string,
+    private readonly run: string,
+    private readonly networks: readonly Trainable[],
+  ) {}
+
+  private get weights(): readonly Weights[] {
+    return this.networks.flatMap((network) => network.state);
+  }
+
+  /** Writes the state after `step` steps and removes old checkpoints. */
+  async save(step: number): Promise<void> {
+    const { weights } = this;
+    const chunks = await weights[0]!.workspace.read(weights.flatMap((w) => w.flat.chunks)) as Float32Array<
+      ArrayBuffer
+    >[];
+    const tensors = new Map<string, StoredTensor>();
+    for (const part of weights) {
+      const own = chunks.splice(0, part.flat.chunks.length);
+      const shapes = new Map(part.network.parameters.map(({ name, shape }) => [name, shape]));
+      for (const [name, data] of part.split(own)) {
+        tensors.set(`${part.name}.${name}`, { dtype: "F32", shape: shapes.get(name)!, data });
+      }
+    }
+    const bytes = await encodeSafetensors(tensors, { stage: this.stage, step: String(step), run: this.run });
+    await writeFileAtomic(this.path(step), bytes);
+    for (const old of (await this.steps()).slice(KEPT)) await Deno.remove(this.path(old));
+  }
+
+  /**
+   * Restores the newest checkpoint that can be read and returns its step, or 0 where there is none. One that is
+   * damaged is passed over, and `warn` is told.
+   */
+  async restore(warn: (message: string) => void): Promise<number> {
+    for (const step of await this.steps()) {
+      try {
+        await this.load(step);
+        return step;
+      } catch (error) {
+        if (!(error instanceof FileError)) throw error;
+        warn(`${error.message} Going back to the one before.`);
+      }
+    }
+    return 0;
+  }
+
+  /** Removes every checkpoint of the stage. */
+  async clear(): Promise<void> {
+    for (const step of await this.steps()) await Deno.remove(this.path(step));
+  }
+
+  private async load(step: number): Promise<void> {
+    const path = this.path(step);
+    const { metadata, tensors } = await decodeSafetensors(await Deno.readFile(path), path);
+    if (metadata.stage !== this.stage || metadata.step !== String(step) || metadata.run !== this.run) {
+      throw new FileError(`${path}: the metadata should say stage ${this.stage}, step ${step} of this run.`);
+    }
+    const parts = this.weights.map((part) => {
+      const arrays = new Map<string, Float32Array>();
+      for (const { name, shape } of part.network.parameters) {
+        const tensor = tensors.get(`${part.name}.${name}`);
+        if (tensor?.dtype !== "F32" || tensor.shape.join() !== shape.join()) {
+          throw new FileError(`${path}: tensor "${part.name}.${name}" should be F32 [${shape.join(", ")}].`);
+        }
+        arrays.set(name, tensor.data);
+      }
+      return { part, arrays };
+    });
+    for (const { part, arrays } of parts) part.write(arrays);
+  }
+
+  /** Steps of the checkpoints there are, newest first. */
+  private async steps(): Promise<number[]> {
+    const pattern = new RegExp(`^${this.stage}-(\\d+)\\.safetensors$`);
+    const steps: number[] = [];
+    for await (const { name } of Deno.readDir(this.folder)) {
+      const match = pattern.exec(name);
+      if (match) steps.push(Number(match[1]));
+    }
+    return steps.sort((a, b) => b - a);
+  }
+
+  private path(step: number): string {
+    return join(this.folder, `${this.stage}-${String(step).padStart(6, "0")}.safetensors`);
+  }
+}

@@ -1,0 +1,339 @@
+/** A whole run: teacher, distillation, evaluation; each stage is skipped where its result is there. */
+
+import { bytesToData } from "../data/scaling.ts";
+import type { ImageData8 } from "../data/image_data.ts";
+import type { Seed } from "../data/philox.ts";
+import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
+import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
+import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
+import { Evaluator, type Measures } from "../eval/evaluate.ts";
+import type { Gpu } from "../gpu/gpu.ts";
+import { type Run, Workspace } from "../graph/mod.ts";
+import { decodeModel, encodeModel, type Model, type ModelInfo } from "../io/model.ts";
+import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
+import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
+import { Optimizer } from "../optim/adam.ts";
+import { initialWeights, Trainable } from "../optim/weights.ts";
+import type { RunConfig } from "./config.ts";
+import type { RunFolder } from "./folder.ts";
+import { runStage } from "./stage.ts";
+
+/** Names of the results in a run's folder. */
+export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
+
+/** Steps of the teacher's sampler when it is measured. */
+export const TEACHER_SAMPLING_STEPS = 18;
+
+/** Steps between two looks at the metrics. */
+const READ_EVERY = 20;
+
+/** Images of the pictures in `samples/`, in rows of eight. */
+const GRID = { images: 64, columns: 8, scale: 6, gap: 2 };
+
+/** Images the generator is measured with at every checkpoint. */
+const CHECK_SAMPLES = 1000;
+
+/** Sampling seed of pictures and measurements: also the default of `sample` and `eval`, which repeat the figures. */
+export const EVALUATION_SEED = 0;
+
+/** What is measured of a model in `summary.json`. */
+export interface ModelSummary extends Measures {
+  /** Network evaluations an image costs. */
+  readonly evaluations: number;
+  /** Images sampled a second. */
+  readonly imagesPerSecond: number;
+}
+
+/** Contents of `summary.json`. */
+export interface Summary {
+  /** Adapter the run ended on. */
+  readonly adapter: string;
+  /** Whether it computes on the CPU. */
+  readonly softwareAdapter: boolean;
+  /** Name of the preset. */
+  readonly preset: string;
+  /** The divergence. */
+  readonly h: string;
+  /** Seconds a stage; absent where it was given or done before. */
+  readonly seconds: Readonly<Record<string, number>>;
+  /** The teacher, sampled by Heun's method. */
+  readonly teacher: ModelSummary;
+  /** The one-step generator. */
+  readonly generator: ModelSummary;
+}
+
+/** Independent random sequences of a run's stages, from its seed. */
+function stageSeed(seed: number, stage: number): Seed {
+  return [seed >>> 0, stage];
+}
+
+/** Runs what is missing of `config` in `folder` and returns the summary. */
+export async function runAll(
+  gpu: Gpu,
+  folder: RunFolder,
+  config: RunConfig,
+  data: ImageData8,
+  givenTeacher?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly model: Model },
+): Promise<Summary> {
+  const runId = await identity(config);
+  const seconds: Record<string, number> = {};
+  const evaluated = new Workspace(gpu);
+  const evaluator = await Evaluator.create(evaluated, data);
+
+  if (givenTeacher && !await folder.has(RESULTS.teacher)) await folder.write(RESULTS.teacher, givenTeacher.bytes);
+  if (!await folder.has(RESULTS.teacher)) {
+    const workspace = new Workspace(gpu);
+    seconds.teacher = await trainTeacher(workspace, folder, runId, config, data);
+    workspace.destroy();
+  }
+  const teacher = await load(folder, RESULTS.teacher);
+  const teacherImages = await samples(evaluated, teacher, GRID.images);
+
+  if (!await folder.has(RESULTS.generator)) {
+    const workspace = new Workspace(gpu);
+    const look = async (sampler: Sampler, step: number) => {
+      const images = await sampler.sample(EVALUATION_SEED, 0, CHECK_SAMPLES);
+      await writeGrid(folder, `samples/distill-${String(step).padStart(6, "0")}.png`, data, teacherImages, images);
+      return { frechetDistance: await evaluator.frechetDistance(images) };
+    };
+    seconds.distill = await distil(workspace, folder, runId, config, data, teacher, look);
+    workspace.destroy();
+  }
+  const generator = await load(folder, RESULTS.generator);
+
+  const started = performance.now();
+  const measured: Record<string, ModelSummary> = {};
+  for (const [name, model] of Object.entries({ teacher, generator })) {
+    measured[name] = await measure(evaluated, evaluator, model, config.evaluationSamples);
+  }
+  const generated = await samples(evaluated, generator, GRID.images);
+  await writeGrid(folder, "samples/teacher-and-one-step.png", data, teacherImages, generated);
+  seconds.evaluate = (performance.now() - started) / 1000;
+  evaluated.destroy();
+
+  const summary: Summary = {
+    adapter: gpu.adapter.name,
+    softwareAdapter: gpu.adapter.software,
+    preset: config.preset,
+    h: config.distill.h,
+    seconds: Object.fromEntries(Object.entries(seconds).map(([name, value]) => [name, Number(value.toFixed(1))])),
+    teacher: measured.teacher!,
+    generator: measured.generator!,
+  };
+  await folder.writeText(RESULTS.summary, JSON.stringify(summary, null, 2) + "\n");
+  return summary;
+}
+
+/** A short hash of the settings: a checkpoint of other settings is not taken for this run's. */
+async function identity(config: RunConfig): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(JSON.stringify(config)));
+  return new Uint8Array(digest).toHex().slice(0, 16);
+}
+
+/** Reads a model file of the run. */
+async function load(folder: RunFolder, name: string): Promise<Model> {
+  return decodeModel(await folder.read(name), folder.file(name));
+}
+
+/** Puts the training images on the device. */
+function uploadImages(workspace: Workspace, data: ImageData8): ImageSource {
+  const variable = workspace.variable("images", [data.count, data.channels, data.height, data.width], "u8");
+  const bytes = new Uint8Array(variable.tensor.bytes);
+  bytes.set(data.pixels);
+  variable.write(new Uint32Array(bytes.buffer));
+  return { data: variable, ...bytesToData(data) };
+}
+
+async function trainTeacher(
+  workspace: Workspace,
+  folder: RunFolder,
+  runId: string,
+  config: RunConfig,
+  data: ImageData8,
+): Promise<number> {
+  const { batch, learningRate, rampSteps, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } = config.teacher;
+  const seed = stageSeed(config.seed, 1);
+  const network: UNetConfig = {
+    imageChannels: data.channels,
+    resolution: data.height,
+    modelChannels: config.modelChannels,
+    channelMult: [1, 2],
+    blocks: 1,
+  };
+  const teacher = new Trainable(workspace, "teacher", new UNet(network));
+  teacher.start(initialWeights(teacher.network.parameters, seed));
+  const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data), { batch, sigma });
+  const optimizer = await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm });
+  const seconds = await runStage(folder, runId, {
+    name: "teacher",
+    steps,
+    imagesPerStep: batch,
+    checkpointEvery: config.checkpointEvery.teacher,
+    readEvery: READ_EVERY,
+    networks: [teacher],
+    runs: (step) => [
+      gradient.at(imageValues(seed, step, batch)),
+      optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps)),
+    ],
+    metrics: async () => ({
+      loss: (await gradient.readMetrics()).map(({ loss }) => loss![0]!),
+      gradNorm: await optimizer.readGradNorms(),
+    }),
+  });
+  const info: ModelInfo = {
+    kind: "teacher",
+    network,
+    mean: data.mean,
+    std: data.std,
+    provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
+  };
+  await folder.write(RESULTS.teacher, await encodeModel({ info, weights: await teacher.ema.read() }));
+  return seconds;
+}
+
+async function distil(
+  workspace: Workspace,
+  folder: RunFolder,
+  runId: string,
+  config: RunConfig,
+  data: ImageData8,
+  teacherModel: Model,
+  look: (sampler: Sampler, step: number) => Promise<Record<string, number>>,
+): Promise<number> {
+  const settings = config.distill;
+  const { batch, betas: [beta1, beta2], emaDecay, clipNorm, criticUpdates, warmupSteps, steps } = settings;
+  const seed = stageSeed(config.seed, 2);
+  const { network } = teacherModel.info;
+  const teacher = uploadWeights(workspace, teacherModel.info, teacherModel.weights);
+  const generator = new Trainable(workspace, "generator", new UNet(network));
+  const fakeScore = new Trainable(workspace, "fakeScore", new UNet(network));
+  const classifier = new Trainable(workspace, "classifier", new Classifier(network));
+  generator.start(teacherModel.weights);
+  fakeScore.start(teacherModel.weights);
+  classifier.start(initialWeights(classifier.network.parameters, seed));
+
+  const networks = { generator, fakeScore, classifier, teacher };
+  const { h: kind, lambda, logitClamp, ratioMin, ratioMax } = settings;
+  const stepSettings = {
+    ...settings,
+    bregman: { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true },
+  };
+  const critics = await compileCriticStep(networks, uploadImages(workspace, data), stepSettings);
+  const gradient = await compileGeneratorStep(networks, stepSettings);
+  const adam = { beta1, beta2, emaDecay, clipNorm };
+  const updateGenerator = await Optimizer.create(generator, adam);
+  const updateFake = await Optimizer.create(fakeScore, adam);
+  const updateClassifier = await Optimizer.create(classifier, adam);
+  const info: ModelInfo = {
+    kind: "generator",
+    network,
+    mean: teacherModel.info.mean,
+    std: teacherModel.info.std,
+    sigmaInit: settings.sigmaInit,
+    provenance: provenance(config, data, `Di-Bregman, h = ${kind}, ${steps} steps of batch ${batch}`),
+  };
+  const sampler = await createSampler(generator.ema, info);
+
+  /** Linear decay to 0 over the last `decayShare` of the steps. */
+  const decay = (step: number) => Math.min(1, (steps - step) / (settings.decayShare * steps || 1));
+  const runs = (step: number): Run[] => {
+    const factor = decay(step);
+    const criticRuns = Array.from({ length: criticUpdates }, (_, i) => {
+      const update = step * criticUpdates + i;
+      return [
+        critics.at(imageValues(seed, update, batch)),
+        updateFake.at(update, settings.fakeLr * factor),
+        updateClassifier.at(update, settings.classifierLr * factor),
+      ];
+    });
+    return [
+      ...criticRuns.flat(),
+      gradient.at({ ...randomValues(seed, step), blend: step < warmupSteps ? 0 : 1 }),
+      updateGenerator.at(step, settings.generatorLr * factor),
+    ];
+  };
+  const seconds = await runStage(folder, runId, {
+    name: "distill",
+    steps,
+    imagesPerStep: batch,
+    checkpointEvery: config.checkpointEvery.distill,
+    readEvery: Math.max(1, Math.floor(READ_EVERY / criticUpdates)),
+    networks: [generator, fakeScore, classifier],
+    runs,
+    metrics: async () => {
+      const critic = await critics.readMetrics(), own = await gradient.readMetrics();
+      await updateFake.readGradNorms();
+      await updateClassifier.readGradNorms();
+      return {
+        fake: critic.map(({ fakeLoss }) => fakeLoss![0]!),
+        classifier: critic.map(({ classifierLoss }) => classifierLoss![0]!),
+        ratio: own.map(({ stats }) => stats![1]!),
+        weightMax: own.map(({ stats }) => stats![5]!),
+        gradNorm: await updateGenerator.readGradNorms(),
+      };
+    },
+    inspect: (step) => look(sampler, step),
+  });
+  await folder.write(RESULTS.generator, await encodeModel({ info, weights: await generator.ema.read() }));
+  return seconds;
+}
+
+function provenance(config: RunConfig, data: ImageData8, training: string): Record<string, string> {
+  return {
+    data: data.name,
+    preset: config.preset,
+    seed: String(config.seed),
+    training,
+    teacher: config.teacherFile ? `given, sha256 ${config.teacherFile.sha256}` : "trained in the same run",
+    source: "Di-Bregman on WebGPU",
+  };
+}
+
+/** Samples a model, a teacher by Heun's method. */
+async function samples(workspace: Workspace, model: Model, count: number): Promise<Uint8Array<ArrayBuffer>> {
+  const sampler = await createSampler(uploadWeights(workspace, model.info, model.weights), model.info, {
+    steps: TEACHER_SAMPLING_STEPS,
+  });
+  return sampler.sample(EVALUATION_SEED, 0, count);
+}
+
+/** Samples and measures a model. */
+export async function measure(
+  workspace: Workspace,
+  evaluator: Evaluator,
+  model: Model,
+  count: number,
+  options: { readonly seed?: number; readonly steps?: number } = {},
+): Promise<ModelSummary> {
+  const { seed = EVALUATION_SEED, steps = TEACHER_SAMPLING_STEPS } = options;
+  const sampler = await createSampler(uploadWeights(workspace, model.info, model.weights), model.info, { steps });
+  await sampler.sample(seed, 0, 1);
+  const started = performance.now();
+  const images = await sampler.sample(seed, 0, count);
+  const imagesPerSecond = Number((count / (performance.now() - started) * 1000).toFixed(1));
+  return { ...await evaluator.measure(images), evaluations: sampler.evaluations, imagesPerSecond };
+}
+
+/** Writes teacher | one-step, the same noise in the same place. */
+async function writeGrid(
+  folder: RunFolder,
+  name: string,
+  data: ImageData8,
+  left: Uint8Array,
+  right: Uint8Array,
+): Promise<void> {
+  const { images, columns, scale, gap } = GRID;
+  const grid = (pixels: Uint8Array) =>
+    imageGrid(
+      pixels.subarray(0, images * data.height * data.width),
+      images,
+      data.height,
+      data.width,
+      1,
+      columns,
+      scale,
+      gap,
+    );
+  const picture = sideBySide(grid(left), grid(right));
+  await folder.write(name, await encodePng(picture.pixels, picture.width, picture.height, 1));
+}
