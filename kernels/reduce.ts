@@ -34,8 +34,8 @@ interface Plan {
 const ENOUGH_THREADS = 32768;
 const ENOUGH_GROUPS = 1024;
 /** Least work worth a split of its own: rows for a thread, elements for a workgroup. */
-const LEAST_ROWS = 32;
-const LEAST_ELEMENTS = 2048;
+const LEAST_ROWS = 128;
+const LEAST_ELEMENTS = 8192;
 
 function plan({ k0, r0, k1, r1 }: ReduceShape): Plan {
   const outputs = k0 * k1, reduced = r0 * r1;

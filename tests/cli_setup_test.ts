@@ -1,27 +1,9 @@
 /** Tests of the command line as a user types it: wrong arguments, a missing adapter, the driver's installation. */
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { dibregman } from "./command.ts";
 
-const MAIN = new URL("../src/cli/main.ts", import.meta.url).href;
 const onLinux = Deno.build.os === "linux";
-
-interface Outcome {
-  code: number;
-  out: string;
-  /** Lines of stderr. */
-  errors: string[];
-}
-
-async function dibregman(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", MAIN, ...args],
-    // Whatever this test run itself was started with must not matter.
-    env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "", DIBREGMAN_INSTALLED: "", ...env },
-    stdin: "null",
-  }).output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
-  return { code, out: text(stdout), errors: text(stderr).split("\n") };
-}
 
 /** A folder with stand-ins for apt-get and sudo that note their calls in `calls`, and a Vulkan driver list that is missing. */
 async function withFakeApt(

@@ -54,6 +54,7 @@ const COMMAND = {
     { name: "ratio-min", kind: "number", above: 0, help: "least density ratio" },
     { name: "ratio-max", kind: "number", above: 0, help: "greatest density ratio" },
     { name: "eval-samples", kind: "integer", min: 65, help: "images each model is measured with" },
+    { name: "profile", kind: "flag", help: "print the kernels of every training program with their times" },
     NO_INSTALL,
   ],
 } as const satisfies Command;
@@ -71,8 +72,8 @@ export async function run(args: string[]): Promise<void> {
 /** What can be said of the arguments before any file or adapter is touched. */
 function checkValues(values: TrainValues): void {
   if (values.resume !== undefined) {
-    const { resume: _, noInstall: __, ...others } = values;
-    const given = Object.entries(others).find(([, value]) => value !== undefined);
+    const free = ["resume", "noInstall", "profile"];
+    const given = Object.entries(values).find(([name, value]) => value !== undefined && !free.includes(name));
     if (given) {
       const name = given[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
       throw new UsageError(`--${name} cannot go with --resume: a run keeps the settings in its config.json.`);
@@ -101,7 +102,7 @@ async function begin(values: TrainValues): Promise<Summary> {
   const path = values.out ?? `runs/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
   const folder = await RunFolder.create(path, config);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);
-  return await runAll(gpu, folder, config, data, given);
+  return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
 
 async function resume(path: string, values: TrainValues): Promise<Summary> {
@@ -118,7 +119,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     given = await readModel(config.teacherFile.path);
   }
   const gpu = await openGpu({ install: !values.noInstall });
-  return await runAll(gpu, folder, config, data, given);
+  return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
 
 /** A teacher that can be distilled on 8x8 grey images. */

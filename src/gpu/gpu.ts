@@ -204,6 +204,7 @@ export class Gpu {
 
   /** Releases the device and every buffer on it. */
   destroy(): void {
+    this.#failure ??= new DeviceLostError("The GPU was given back by destroy().");
     this.device.destroy();
     this.#pipelines.clear();
   }

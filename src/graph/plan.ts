@@ -21,30 +21,27 @@ export interface BufferPlan {
 }
 
 /**
- * Walks the steps in order and gives each tensor the smallest free buffer that holds it; where none does, the largest
- * free one that is not yet made grows, else a new one is added. `existing` are the sizes of buffers that cannot grow.
+ * Places the tensors from the largest to the smallest, each in the smallest buffer that holds it and is free all its life;
+ * where there is none, a new one of its size is added. `existing` are the sizes of buffers that are there already.
  */
 export function planBuffers(lifetimes: readonly Lifetime[], existing: readonly number[] = []): BufferPlan {
   const sizes = [...existing];
-  const freeAt = existing.map(() => -1);
+  const held: Lifetime[][] = existing.map(() => []);
   const assignment = new Array<number>(lifetimes.length).fill(-1);
-  const order = lifetimes.map((_, i) => i).sort((a, b) => lifetimes[a]!.first - lifetimes[b]!.first || a - b);
+  const order = lifetimes.map((_, i) => i).sort((a, b) => lifetimes[b]!.bytes - lifetimes[a]!.bytes || a - b);
   for (const i of order) {
-    const { bytes, first, last } = lifetimes[i]!;
-    let fitting = -1, growing = -1;
+    const tensor = lifetimes[i]!;
+    let chosen = -1;
     sizes.forEach((size, b) => {
-      if (freeAt[b]! >= first) return;
-      if (size >= bytes && (fitting < 0 || size < sizes[fitting]!)) fitting = b;
-      if (size < bytes && b >= existing.length && (growing < 0 || size > sizes[growing]!)) growing = b;
+      if (size < tensor.bytes || (chosen >= 0 && size >= sizes[chosen]!)) return;
+      if (held[b]!.every(({ first, last }) => last < tensor.first || tensor.last < first)) chosen = b;
     });
-    let chosen = fitting >= 0 ? fitting : growing;
     if (chosen < 0) {
       chosen = sizes.length;
-      sizes.push(bytes);
-      freeAt.push(-1);
+      sizes.push(tensor.bytes);
+      held.push([]);
     }
-    sizes[chosen] = Math.max(sizes[chosen]!, bytes);
-    freeAt[chosen] = last;
+    held[chosen]!.push(tensor);
     assignment[i] = chosen;
   }
   return { assignment, sizes, peakLiveBytes: peakLiveBytes(lifetimes) };

@@ -231,6 +231,26 @@ export class Program {
     });
   }
 
+  /**
+   * The program as text: a line of totals, then a line a kernel: dispatches, GFLOP, MB; with `lines` from
+   * {@linkcode Program.profile} also microseconds, GFLOP/s and GB/s.
+   */
+  describe(lines: readonly KernelLine[] = this.kernels()): string {
+    const { dispatches, flops, bytes, plannedBytes, peakLiveBytes } = this.cost;
+    const mb = (n: number) => `${(n / 1e6).toFixed(2)} MB`;
+    const total = `${this.label}: ${dispatches} dispatches, ${(flops / 1e9).toFixed(3)} GFLOP, ${mb(bytes)} moved, ` +
+      `planned memory ${mb(plannedBytes)} (largest live set ${mb(peakLiveBytes)})`;
+    const rows = lines.map(({ kernel, calls, flops, bytes, microseconds: us }) => {
+      const counts = `  ${kernel.padEnd(36)} ${String(calls).padStart(4)}  ${
+        (flops / 1e9).toFixed(4).padStart(9)
+      } GFLOP  ${(bytes / 1e6).toFixed(2).padStart(9)} MB`;
+      if (us === 0) return counts;
+      const rates = [flops / us / 1e3, bytes / us / 1e3].map((rate) => rate.toFixed(2).padStart(8));
+      return `${counts}  ${us.toFixed(0).padStart(8)} µs  ${rates[0]} GFLOP/s  ${rates[1]} GB/s`;
+    });
+    return [total, ...rows].join("\n");
+  }
+
   /** The kernels with their counts, the most work first. */
   kernels(): KernelLine[] {
     return summarise(this.parts.recorded.map(({ dispatch }) => ({ dispatch, microseconds: 0 })));
@@ -485,7 +505,7 @@ function placeUpdates(
   });
   const lastRead = (range: Storage) =>
     reads.reduce((last, { storage, step }) => overlaps(storage, range) ? Math.max(last, step) : last, -1);
-  // A dispatch cannot read one slice of a buffer and write another.
+  // A dispatch cannot read a buffer and write it, be it another slice.
   const clashes = (root: Tensor, { buffer }: Storage) =>
     uses.get(root)!.some((dispatch) => {
       const bufferOf = (t: Tensor) => storageRoot(t) === root ? buffer : placed.get(storageRoot(t))?.buffer;
@@ -521,9 +541,7 @@ function placeUpdates(
     if (step === undefined) return true;
     if (placed.get(root) === variable.storage) return false;
     const shared = updates.some(([other, t]) => other !== variable && storageRoot(t) === root);
-    if (placed.has(root) || shared || lastRead(variable.storage) >= step || clashes(root, variable.storage)) {
-      return true;
-    }
+    if (placed.has(root) || shared || lastRead(variable.storage) > step || clashes(root, variable.storage)) return true;
     placed.set(root, variable.storage);
     return false;
   });
@@ -587,7 +605,8 @@ async function record(
   const arena = own(bytes, "uniforms", 0x40 | 0x08);
   const image = new Uint8Array(bytes);
   blocks.forEach((block, i) => image.set(block, slots[i]));
-  gpu.device.queue.writeBuffer(arena, 0, image);
+  // Deno's writeBuffer panics on empty data: a program may consist of copies alone.
+  if (bytes > 0) gpu.device.queue.writeBuffer(arena, 0, image);
   return dispatches.map((dispatch, i) => {
     const entries: GPUBindGroupEntry[] = [];
     const size = Math.ceil(blocks[i]!.byteLength / 16) * 16;

@@ -13,6 +13,8 @@ export interface TeacherConfig {
   readonly learningRate: number;
   /** Steps over which the learning rate rises from 0. */
   readonly rampSteps: number;
+  /** Share of the steps, at the end, over which the learning rate falls linearly to 0. */
+  readonly decayShare: number;
   /** Decay of the weights' moving average. */
   readonly emaDecay: number;
   /** Adam's decays. */
@@ -41,7 +43,7 @@ export interface DistillConfig {
   readonly classifierLr: number;
   /** Critic updates for each generator update. */
   readonly criticUpdates: number;
-  /** Share of the steps, at the end, over which the learning rates fall linearly to 0. */
+  /** Share of the steps, at the end, over which the generator's learning rate falls linearly to 0. */
   readonly decayShare: number;
   /** Generator updates made with c = 1. */
   readonly warmupSteps: number;
@@ -104,6 +106,7 @@ const TEACHER: TeacherConfig = {
   batch: 128,
   learningRate: 1e-3,
   rampSteps: 100,
+  decayShare: 0.4,
   emaDecay: 0.995,
   betas: [0.9, 0.999],
   clipNorm: 10,

@@ -8,7 +8,7 @@ import { compileTeacherStep, type ImageSource, imageValues, randomValues } from 
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { type Run, Workspace } from "../graph/mod.ts";
+import { type HostValues, type Program, type Run, Workspace } from "../graph/mod.ts";
 import { decodeModel, encodeModel, type Model, type ModelInfo } from "../io/model.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
@@ -67,14 +67,28 @@ function stageSeed(seed: number, stage: number): Seed {
   return [seed >>> 0, stage];
 }
 
-/** Runs what is missing of `config` in `folder` and returns the summary. */
-export async function runAll(
-  gpu: Gpu,
-  folder: RunFolder,
-  config: RunConfig,
-  data: ImageData8,
-  givenTeacher?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly model: Model },
-): Promise<Summary> {
+/** What {@linkcode runAll} works on. */
+export interface RunInputs {
+  /** Where the results go. */
+  readonly folder: RunFolder;
+  /** Every setting. */
+  readonly config: RunConfig;
+  /** The real images. */
+  readonly data: ImageData8;
+  /** A trained teacher, to be used where the folder holds none. */
+  readonly givenTeacher?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly model: Model } | undefined;
+  /** Print the kernels of every training program with their times. */
+  readonly profile: boolean;
+}
+
+/** Factor on a learning rate that falls linearly to 0 over the last `share` of `steps`. */
+function decay(step: number, steps: number, share: number): number {
+  return share > 0 ? Math.min(1, (steps - step) / (share * steps)) : 1;
+}
+
+/** Runs what is missing in the folder and returns the summary. */
+export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
+  const { folder, config, data, givenTeacher } = inputs;
   const runId = await identity(config);
   const seconds: Record<string, number> = {};
   const evaluated = new Workspace(gpu);
@@ -83,7 +97,7 @@ export async function runAll(
   if (givenTeacher && !await folder.has(RESULTS.teacher)) await folder.write(RESULTS.teacher, givenTeacher.bytes);
   if (!await folder.has(RESULTS.teacher)) {
     const workspace = new Workspace(gpu);
-    seconds.teacher = await trainTeacher(workspace, folder, runId, config, data);
+    seconds.teacher = await trainTeacher(workspace, runId, inputs);
     workspace.destroy();
   }
   const teacher = await load(folder, RESULTS.teacher);
@@ -96,7 +110,7 @@ export async function runAll(
       await writeGrid(folder, `samples/distill-${String(step).padStart(6, "0")}.png`, data, teacherImages, images);
       return { frechetDistance: await evaluator.frechetDistance(images) };
     };
-    seconds.distill = await distil(workspace, folder, runId, config, data, teacher, look);
+    seconds.distill = await distil(workspace, runId, inputs, teacher, look);
     workspace.destroy();
   }
   const generator = await load(folder, RESULTS.generator);
@@ -144,14 +158,18 @@ function uploadImages(workspace: Workspace, data: ImageData8): ImageSource {
   return { data: variable, ...bytesToData(data) };
 }
 
-async function trainTeacher(
-  workspace: Workspace,
-  folder: RunFolder,
-  runId: string,
-  config: RunConfig,
-  data: ImageData8,
-): Promise<number> {
-  const { batch, learningRate, rampSteps, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } = config.teacher;
+/** Prints a training program; its run, where it is timed, leaves nothing behind but a gradient. */
+async function show(program: Program, profile: boolean, values: HostValues): Promise<void> {
+  if (profile) {
+    console.error(program.describe(await program.profile(values)));
+    await program.readMetrics();
+  } else console.error(program.describe([]));
+}
+
+async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<number> {
+  const { folder, config, data, profile } = inputs;
+  const { batch, learningRate, rampSteps, decayShare, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } =
+    config.teacher;
   const seed = stageSeed(config.seed, 1);
   const network: UNetConfig = {
     imageChannels: data.channels,
@@ -163,6 +181,7 @@ async function trainTeacher(
   const teacher = new Trainable(workspace, "teacher", new UNet(network));
   teacher.start(initialWeights(teacher.network.parameters, seed));
   const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data), { batch, sigma });
+  await show(gradient, profile, imageValues(seed, 0, batch));
   const optimizer = await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm });
   const seconds = await runStage(folder, runId, {
     name: "teacher",
@@ -173,7 +192,7 @@ async function trainTeacher(
     networks: [teacher],
     runs: (step) => [
       gradient.at(imageValues(seed, step, batch)),
-      optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps)),
+      optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
     ],
     metrics: async () => ({
       loss: (await gradient.readMetrics()).map(({ loss }) => loss![0]!),
@@ -193,13 +212,12 @@ async function trainTeacher(
 
 async function distil(
   workspace: Workspace,
-  folder: RunFolder,
   runId: string,
-  config: RunConfig,
-  data: ImageData8,
+  inputs: RunInputs,
   teacherModel: Model,
   look: (sampler: Sampler, step: number) => Promise<Record<string, number>>,
 ): Promise<number> {
+  const { folder, config, data, profile } = inputs;
   const settings = config.distill;
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm, criticUpdates, warmupSteps, steps } = settings;
   const seed = stageSeed(config.seed, 2);
@@ -220,6 +238,8 @@ async function distil(
   };
   const critics = await compileCriticStep(networks, uploadImages(workspace, data), stepSettings);
   const gradient = await compileGeneratorStep(networks, stepSettings);
+  await show(critics, profile, imageValues(seed, 0, batch));
+  await show(gradient, profile, { ...randomValues(seed, 0), blend: 1 });
   const adam = { beta1, beta2, emaDecay, clipNorm };
   const updateGenerator = await Optimizer.create(generator, adam);
   const updateFake = await Optimizer.create(fakeScore, adam);
@@ -234,22 +254,19 @@ async function distil(
   };
   const sampler = await createSampler(generator.ema, info);
 
-  /** Linear decay to 0 over the last `decayShare` of the steps. */
-  const decay = (step: number) => Math.min(1, (steps - step) / (settings.decayShare * steps || 1));
   const runs = (step: number): Run[] => {
-    const factor = decay(step);
     const criticRuns = Array.from({ length: criticUpdates }, (_, i) => {
       const update = step * criticUpdates + i;
       return [
         critics.at(imageValues(seed, update, batch)),
-        updateFake.at(update, settings.fakeLr * factor),
-        updateClassifier.at(update, settings.classifierLr * factor),
+        updateFake.at(update, settings.fakeLr),
+        updateClassifier.at(update, settings.classifierLr),
       ];
     });
     return [
       ...criticRuns.flat(),
       gradient.at({ ...randomValues(seed, step), blend: step < warmupSteps ? 0 : 1 }),
-      updateGenerator.at(step, settings.generatorLr * factor),
+      updateGenerator.at(step, settings.generatorLr * decay(step, steps, settings.decayShare)),
     ];
   };
   const seconds = await runStage(folder, runId, {

@@ -1,7 +1,7 @@
 /** The loop that every training stage shares: resume, steps, metrics, checkpoints. */
 
 import { NonFiniteError } from "../gpu/errors.ts";
-import type { Run } from "../graph/mod.ts";
+import type { Run, Workspace } from "../graph/mod.ts";
 import type { Trainable } from "../optim/weights.ts";
 import { Progress } from "./progress.ts";
 import { Checkpoints } from "./checkpoint.ts";
@@ -58,10 +58,15 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
       const text = Object.entries(shown).map(([key, value]) => `${key} ${(value as number).toFixed(2)}`);
       if (text.length > 0) progress.log(`${name} ${step}/${steps}: ${text.join("  ")}`);
     }
-    await folder.log({ stage: name, step, seconds: seconds(), values: { ...values, ...shown } });
+    await folder.log({ stage: name, step, seconds: seconds(), values: { ...values, ...shown, ...memory(workspace) } });
   }
   progress.done();
   return seconds();
+}
+
+/** Memory of the process and of the buffers on the device, in MB. */
+function memory({ gpu }: Workspace): Record<string, number> {
+  return { rssMB: Math.round(Deno.memoryUsage().rss / 1e6), deviceMB: Number((gpu.allocatedBytes / 1e6).toFixed(2)) };
 }
 
 /** Mean of every metric; a value that is not finite stops the run. */

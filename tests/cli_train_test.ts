@@ -1,0 +1,279 @@
+/** Whole runs from the command line: results, the same bytes again, resuming after a kill, refusals. */
+
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/io/safetensors.ts";
+import { decodeNpz } from "../src/io/npz.ts";
+import { command, dibregman } from "./command.ts";
+
+const RUN = ["train", "--preset", "digits-tiny", "--eval-samples", "80"];
+
+const root = await Deno.makeTempDir();
+globalThis.addEventListener("unload", () => Deno.removeSync(root, { recursive: true }));
+
+/** A finished run that the tests share. */
+let finished: Promise<string> | undefined;
+
+function finishedRun(): Promise<string> {
+  return finished ??= (async () => {
+    const folder = `${root}/finished`;
+    const { code, out, errors } = await dibregman([...RUN, "--out", folder]);
+    assertEquals(code, 0, errors.join("\n"));
+    assertMatch(errors[0]!, /^adapter: .+ \((software|hardware)\)$/);
+    assertMatch(out, /teacher .* 35 evaluations an image/);
+    assertMatch(out, /one step \(jeffreys\) .* 1 evaluation an image/);
+    return folder;
+  })();
+}
+
+const files = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name).sort();
+
+async function sameModels(a: string, b: string): Promise<void> {
+  for (const name of ["teacher.safetensors", "generator.safetensors"]) {
+    const [one, two] = [await Deno.readFile(`${a}/${name}`), await Deno.readFile(`${b}/${name}`)];
+    assert(one.length === two.length && one.every((byte, i) => byte === two[i]), `${name} differs`);
+  }
+}
+
+/** Starts a run, kills it as soon as `seen` comes up on stderr, and resumes it. */
+async function killAndResume(folder: string, start: readonly string[], seen: RegExp): Promise<void> {
+  const child = command(start).spawn();
+  let text = "";
+  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if (seen.test(text)) break;
+  }
+  child.kill("SIGKILL");
+  await child.stdout.cancel();
+  await child.status;
+  assert(!(await files(folder)).includes("summary.json"), "the run had ended before it was killed");
+  const { code, errors } = await dibregman(["train", "--resume", folder]);
+  assertEquals(code, 0, errors.join("\n"));
+}
+
+Deno.test("train: a run leaves its settings, metrics, checkpoints, pictures and models", async () => {
+  const folder = await finishedRun();
+  assertEquals(await files(folder), [
+    "checkpoints",
+    "config.json",
+    "generator.safetensors",
+    "metrics.jsonl",
+    "samples",
+    "summary.json",
+    "teacher.safetensors",
+  ]);
+  assertEquals(await files(`${folder}/checkpoints`), [
+    "distill-000010.safetensors",
+    "distill-000020.safetensors",
+    "teacher-000080.safetensors",
+    "teacher-000100.safetensors",
+  ]);
+  assertEquals(await files(`${folder}/samples`), [
+    "distill-000010.png",
+    "distill-000020.png",
+    "teacher-and-one-step.png",
+  ]);
+  const lines = (await Deno.readTextFile(`${folder}/metrics.jsonl`)).trim().split("\n").map((line) => JSON.parse(line));
+  assertEquals(lines.filter(({ stage }) => stage === "teacher").map(({ step }) => step), [20, 40, 60, 80, 100]);
+  assert(lines.every((line) => Object.values(line).every((v) => typeof v === "string" || Number.isFinite(v))));
+  const summary = JSON.parse(await Deno.readTextFile(`${folder}/summary.json`));
+  assertEquals(summary.teacher.evaluations, 35);
+  assertEquals(summary.generator.evaluations, 1);
+  for (const { frechetDistance, floor, nearestDistance, coverage } of [summary.teacher, summary.generator]) {
+    assert(frechetDistance > floor.mean && nearestDistance > 0 && coverage > 0 && coverage <= 1);
+  }
+});
+
+Deno.test("train: killed while the teacher trains, then resumed, gives the same bytes", async () => {
+  const folder = `${root}/killed-teacher`;
+  await killAndResume(folder, [...RUN, "--out", folder], /teacher 60\/100/);
+  await sameModels(folder, await finishedRun());
+});
+
+Deno.test("train: killed while distilling, then resumed, gives the same bytes", async () => {
+  const folder = `${root}/killed-distill`;
+  await killAndResume(folder, [...RUN, "--out", folder], /distill 10\/20: /);
+  await sameModels(folder, await finishedRun());
+});
+
+Deno.test("train: a damaged checkpoint is passed over", async () => {
+  const folder = `${root}/damaged`;
+  const child = command([...RUN, "--out", folder]).spawn();
+  let text = "";
+  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if (/teacher 80\/100/.test(text)) break;
+  }
+  child.kill("SIGKILL");
+  await child.stdout.cancel();
+  await child.status;
+  const newest = (await files(`${folder}/checkpoints`)).filter((name) => name.startsWith("teacher")).at(-1)!;
+  const path = `${folder}/checkpoints/${newest}`;
+  const bytes = await Deno.readFile(path);
+  bytes[bytes.length - 100]! ^= 1;
+  await Deno.writeFile(path, bytes);
+  const { code, errors } = await dibregman(["train", "--resume", folder]);
+  assertEquals(code, 0, errors.join("\n"));
+  assert(errors.some((line) => line.includes(newest) && line.includes("Going back")), errors.join("\n"));
+  await sameModels(folder, await finishedRun());
+});
+
+Deno.test("train: resuming a finished run says so and changes nothing", async () => {
+  const folder = await finishedRun();
+  const before = await Deno.readTextFile(`${folder}/summary.json`);
+  const { code, errors } = await dibregman(["train", "--resume", folder]);
+  assertEquals([code, errors], [0, [`${folder} is finished.`]]);
+  assertEquals(await Deno.readTextFile(`${folder}/summary.json`), before);
+});
+
+Deno.test("train: a given teacher skips its training", async () => {
+  const folder = `${root}/given`;
+  const teacher = `${await finishedRun()}/teacher.safetensors`;
+  const short = ["--distill-steps", "2", "--h", "sba", "--lambda", "-0.5", "--out", folder];
+  const { code, out, errors } = await dibregman([...RUN, "--teacher", teacher, ...short]);
+  assertEquals(code, 0, errors.join("\n"));
+  assert(!errors.some((line) => line.startsWith("teacher ")));
+  assertMatch(out, /one step \(sba\)/);
+  assertEquals(await Deno.readFile(`${folder}/teacher.safetensors`), await Deno.readFile(teacher));
+});
+
+Deno.test("sample: the same seed gives the same images, and the first k of n are the same for every n", async () => {
+  const model = `${await finishedRun()}/generator.safetensors`;
+  const images = async (n: number, seed: number) => {
+    const path = `${root}/images-${n}-${seed}.npz`;
+    const { code, out, errors } = await dibregman([
+      "sample",
+      "--model",
+      model,
+      "--n",
+      `${n}`,
+      "--seed",
+      `${seed}`,
+      "--out",
+      path,
+    ]);
+    assertEquals(code, 0, errors.join("\n"));
+    assertMatch(out, /1 network evaluation each, [\d.]+ images\/s/);
+    const { images } = decodeNpz(await Deno.readFile(path), path);
+    assertEquals(images!.shape, [n, 8, 8, 1]);
+    return images!.data as Uint8Array;
+  };
+  const [many, few, other] = [await images(100, 7), await images(3, 7), await images(3, 8)];
+  assertEquals(many.slice(0, few.length), few);
+  assert(other.some((byte, i) => byte !== few[i]));
+});
+
+Deno.test("sample and eval: a teacher with chosen steps, a picture, and figures as JSON", async () => {
+  const folder = await finishedRun();
+  const png = `${root}/grid.png`;
+  const sampled = await dibregman([
+    "sample",
+    "--model",
+    `${folder}/teacher.safetensors`,
+    "--steps",
+    "4",
+    "--n",
+    "5",
+    "--out",
+    png,
+  ]);
+  assertEquals(sampled.code, 0, sampled.errors.join("\n"));
+  assertMatch(sampled.out, /7 network evaluations each/);
+  assertEquals([...(await Deno.readFile(png)).slice(1, 4)], [80, 78, 71]);
+  const json = `${root}/eval.json`;
+  const measured = await dibregman(["eval", "--model", `${folder}/generator.safetensors`, "--n", "80", "--json", json]);
+  assertEquals(measured.code, 0, measured.errors.join("\n"));
+  const { frechetDistance } = JSON.parse(await Deno.readTextFile(json));
+  const summary = JSON.parse(await Deno.readTextFile(`${folder}/summary.json`));
+  assertEquals(frechetDistance, summary.generator.frechetDistance, "eval repeats the run's own figure");
+});
+
+/** Runs a command that must be refused with one line; returns the line. */
+async function refused(args: readonly string[], code: number): Promise<string> {
+  const outcome = await dibregman(args);
+  const lines = outcome.errors.filter((line) => !line.startsWith("adapter:"));
+  assertEquals(outcome.code, code, outcome.errors.join("\n"));
+  assertEquals(lines.length, 1, lines.join("\n"));
+  assertMatch(lines[0]!, /^error: /);
+  return lines[0]!;
+}
+
+Deno.test("train: wrong arguments", async () => {
+  const cases: [string[], RegExp][] = [
+    [["--preset", "faces"], /--preset.*faces.*digits/],
+    [["--presett", "digits"], /--presett.*--preset/],
+    [["--h", "nope"], /--h.*nope.*jeffreys/],
+    [["--h", "sba", "--lambda", "-2"], /Lambda.*-2/],
+    [["--lambda", "1"], /--lambda goes with/],
+    [["--teacher-steps", "0"], /--teacher-steps.*0/],
+    [["--distill-steps", "-5"], /--distill-steps.*-5/],
+    [["--batch", "many"], /--batch.*many/],
+    [["--generator-lr", "0"], /--generator-lr.*0/],
+    [["--precision", "f16"], /--precision.*f16.*f32/],
+    [["--preset", "digits-tiny", "--ratio-min", "5", "--ratio-max", "2"], /--ratio-min \(5\)/],
+    [["--resume", "somewhere", "--seed", "1"], /--seed cannot go with --resume/],
+  ];
+  for (const [args, message] of cases) assertMatch(await refused(["train", ...args], 2), message);
+});
+
+Deno.test("train: files that are not what they should be", async () => {
+  await Deno.writeTextFile(`${root}/text.csv`, "hello\n");
+  assertMatch(await refused([...RUN, "--data", `${root}/text.csv`, "--out", `${root}/no`], 1), /text\.csv/);
+  assertMatch(await refused([...RUN, "--data", `${root}/none.csv`, "--out", `${root}/no`], 1), /does not exist/);
+  const generator = `${await finishedRun()}/generator.safetensors`;
+  assertMatch(await refused([...RUN, "--teacher", generator, "--out", `${root}/no`], 1), /is a one-step generator/);
+  assertMatch(await refused(["train", "--resume", `${root}/none`], 1), /holds no run to resume/);
+  assert(!(await files(root)).includes("no"), "nothing half-written");
+  assertMatch(await refused([...RUN, "--out", await finishedRun()], 1), /already holds a run/);
+  await Deno.writeTextFile(`${root}/file`, "");
+  assertMatch(await refused([...RUN, "--out", `${root}/file/run`], 1), /could not be made/);
+});
+
+Deno.test("train: a loss that is not finite ends the run and writes no model", async () => {
+  const folder = `${root}/nan`;
+  const { code, errors } = await dibregman([...RUN, "--teacher-lr", "1e30", "--out", folder]);
+  assertEquals(code, 1);
+  assertMatch(errors.at(-1)!, /^error: teacher: \w+ became (NaN|-?Infinity) at step \d+; .*learning rate/);
+  assert(!(await files(folder)).includes("teacher.safetensors"));
+});
+
+Deno.test("model files: truncated, foreign, wrong shapes, missing tensors, oversized header", async () => {
+  const good = await Deno.readFile(`${await finishedRun()}/generator.safetensors`);
+  const { metadata, tensors } = await decodeSafetensors(good, "good");
+  const path = `${root}/bad.safetensors`;
+  const check = async (bytes: Uint8Array, message: RegExp) => {
+    await Deno.writeFile(path, bytes);
+    const line = await refused(["sample", "--model", path, "--n", "1", "--out", `${root}/bad.png`], 1);
+    assertMatch(line, message);
+    assertMatch(line, /bad\.safetensors/);
+  };
+  const variant = async (change: (t: Map<string, StoredTensor>, m: Record<string, string>) => void) => {
+    const [copy, texts] = [new Map(tensors), { ...metadata }];
+    delete texts.checksum;
+    change(copy, texts);
+    return encodeSafetensors(copy, texts);
+  };
+  await check(good.subarray(0, good.length - 4), /./);
+  await check(new Uint8Array(4), /./);
+  const oversized = good.slice();
+  new DataView(oversized.buffer).setBigUint64(0, 1n << 40n, true);
+  await check(oversized, /header/);
+  const flipped = good.slice();
+  flipped[flipped.length - 9]! ^= 0x10;
+  await check(flipped, /checksum/);
+  await check(await variant((t) => t.delete("out.conv.bias")), /"out\.conv\.bias" is missing/);
+  await check(await variant((t) => t.set("more", t.get("out.conv.bias")!)), /"more" is not one/);
+  await check(
+    await variant((t) => t.set("out.conv.bias", { dtype: "F32", shape: [2], data: new Float32Array(2) })),
+    /"out\.conv\.bias" should be F32 \[1\]/,
+  );
+  await check(
+    await variant((t) => t.set("out.conv.bias", { dtype: "F32", shape: [1], data: new Float32Array([NaN]) })),
+    /not finite/,
+  );
+  await check(await variant((_, m) => delete m.format), /not a model/);
+  await check(
+    await variant((_, m) => m.model = m.model!.replace('"modelChannels":8', '"modelChannels":-8')),
+    /modelChannels/,
+  );
+  assert(!(await files(root)).includes("bad.png"), "nothing half-written");
+});

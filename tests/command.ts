@@ -1,0 +1,34 @@
+/** Runs the command line as a user types it. */
+
+const MAIN = new URL("../src/cli/main.ts", import.meta.url).href;
+
+/** What a command left behind. */
+export interface Outcome {
+  /** Exit code. */
+  readonly code: number;
+  /** Standard output. */
+  readonly out: string;
+  /** Lines of stderr. */
+  readonly errors: string[];
+}
+
+/** The process of a command; whatever this test run itself was started with must not matter. */
+export function command(args: readonly string[], env: Readonly<Record<string, string>> = {}): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", MAIN, ...args],
+    env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "", DIBREGMAN_INSTALLED: "", ...env },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  });
+}
+
+/** Runs a command to its end. */
+export async function dibregman(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Outcome> {
+  const { code, stdout, stderr } = await command(args, env).output();
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
+  return { code, out: text(stdout), errors: text(stderr).split("\n") };
+}
