@@ -111,10 +111,13 @@ Deno.test("train: a damaged checkpoint is passed over", async () => {
   const bytes = await Deno.readFile(path);
   bytes[bytes.length - 100]! ^= 1;
   await Deno.writeFile(path, bytes);
+  const leftover = `${folder}/checkpoints/half-written.tmp`;
+  await Deno.writeFile(leftover, new Uint8Array(10));
   const { code, errors } = await dibregman(["train", "--resume", folder]);
   assertEquals(code, 0, errors.join("\n"));
   assert(errors.some((line) => line.includes(newest) && line.includes("Going back")), errors.join("\n"));
   await sameModels(folder, await finishedRun());
+  assert(!(await files(`${folder}/checkpoints`)).includes("half-written.tmp"));
 });
 
 Deno.test("train: resuming a finished run says so and changes nothing", async () => {
@@ -187,14 +190,13 @@ Deno.test("sample and eval: a teacher with chosen steps, a picture, and figures 
   assertEquals(frechetDistance, summary.generator.frechetDistance, "eval repeats the run's own figure");
 });
 
-/** Runs a command that must be refused with one line; returns the line. */
+/** Runs a command that must be refused with one line, before any adapter is sought; returns the line. */
 async function refused(args: readonly string[], code: number): Promise<string> {
-  const outcome = await dibregman(args);
-  const lines = outcome.errors.filter((line) => !line.startsWith("adapter:"));
-  assertEquals(outcome.code, code, outcome.errors.join("\n"));
-  assertEquals(lines.length, 1, lines.join("\n"));
-  assertMatch(lines[0]!, /^error: /);
-  return lines[0]!;
+  const { code: exit, errors } = await dibregman(args);
+  assertEquals(exit, code, errors.join("\n"));
+  assertEquals(errors.length, 1, errors.join("\n"));
+  assertMatch(errors[0]!, /^error: /);
+  return errors[0]!;
 }
 
 Deno.test("train: wrong arguments", async () => {
@@ -209,7 +211,7 @@ Deno.test("train: wrong arguments", async () => {
     [["--batch", "many"], /--batch.*many/],
     [["--generator-lr", "0"], /--generator-lr.*0/],
     [["--precision", "f16"], /--precision.*f16.*f32/],
-    [["--preset", "digits-tiny", "--ratio-min", "5", "--ratio-max", "2"], /--ratio-min \(5\)/],
+    [["--ratio-min", "5", "--ratio-max", "2"], /--ratio-min \(5\)/],
     [["--resume", "somewhere", "--seed", "1"], /--seed cannot go with --resume/],
   ];
   for (const [args, message] of cases) assertMatch(await refused(["train", ...args], 2), message);
@@ -220,20 +222,66 @@ Deno.test("train: files that are not what they should be", async () => {
   assertMatch(await refused([...RUN, "--data", `${root}/text.csv`, "--out", `${root}/no`], 1), /text\.csv/);
   assertMatch(await refused([...RUN, "--data", `${root}/none.csv`, "--out", `${root}/no`], 1), /does not exist/);
   const generator = `${await finishedRun()}/generator.safetensors`;
-  assertMatch(await refused([...RUN, "--teacher", generator, "--out", `${root}/no`], 1), /is a one-step generator/);
+  assertMatch(
+    await refused([...RUN, "--teacher", generator, "--out", `${root}/no`], 1),
+    /is a generator; a teacher was expected/,
+  );
   assertMatch(await refused(["train", "--resume", `${root}/none`], 1), /holds no run to resume/);
   assert(!(await files(root)).includes("no"), "nothing half-written");
   assertMatch(await refused([...RUN, "--out", await finishedRun()], 1), /already holds a run/);
   await Deno.writeTextFile(`${root}/file`, "");
-  assertMatch(await refused([...RUN, "--out", `${root}/file/run`], 1), /could not be made/);
+  assertMatch(await refused([...RUN, "--out", `${root}/file/run`], 1), /its folder is a file/);
+  await Deno.mkdir(`${root}/stale`);
+  await Deno.copyFile(generator, `${root}/stale/generator.safetensors`);
+  assertMatch(await refused([...RUN, "--out", `${root}/stale`], 1), /already holds a run \(generator/);
+  await Deno.writeTextFile(`${root}/blank.csv`, `${"0,".repeat(64)}1\n`.repeat(3));
+  assertMatch(await refused([...RUN, "--data", `${root}/blank.csv`, "--out", `${root}/no`], 1), /not all alike/);
+});
+
+Deno.test("train --resume: settings that are damaged are named", async () => {
+  const good = JSON.parse(await Deno.readTextFile(`${await finishedRun()}/config.json`));
+  const folder = `${root}/damaged-config`;
+  await Deno.mkdir(folder);
+  const cases: [string, RegExp][] = [
+    ["{", /config\.json should be JSON/],
+    [JSON.stringify({ ...good, preset: "faces" }), /"preset" should be one of/],
+    [JSON.stringify({ ...good, teacher: { ...good.teacher, batch: "64" } }), /"teacher\.batch" should be a number/],
+    [JSON.stringify({ ...good, distill: { ...good.distill, h: "x" } }), /"distill\.h" should be one of/],
+    [JSON.stringify({ ...good, checkpointEvery: undefined }), /"checkpointEvery" should hold settings/],
+  ];
+  for (const [text, message] of cases) {
+    await Deno.writeTextFile(`${folder}/config.json`, text);
+    assertMatch(await refused(["train", "--resume", folder], 1), message);
+  }
+});
+
+Deno.test("sample and eval: what cannot be written is said before any work", async () => {
+  const model = `${await finishedRun()}/generator.safetensors`;
+  assertMatch(await refused(["sample", "--model", model, "--out", `${root}/none/x.png`], 1), /folder does not exist/);
+  assertMatch(await refused(["eval", "--model", model, "--json", root], 1), /folder of that name/);
+  assertMatch(await refused(["sample", "--model", model, "--out", `${root}/x.jpg`], 2), /\.png or \.npz/);
+  assertMatch(await refused(["sample", "--model", model, "--steps", "5", "--out", `${root}/x.png`], 2), /--steps/);
+  assertMatch(await refused(["sample", "--model", model, "--n", "0", "--out", `${root}/x.png`], 2), /--n.*0/);
+  assertMatch(await refused(["sample", "--model", model, "--n", "20000", "--out", `${root}/x.png`], 2), /npz/);
+  assertMatch(await refused(["eval", "--model", model, "--n", "-5"], 2), /--n.*-5/);
+  assertMatch(await refused(["eval"], 2), /--model/);
 });
 
 Deno.test("train: a loss that is not finite ends the run and writes no model", async () => {
   const folder = `${root}/nan`;
   const { code, errors } = await dibregman([...RUN, "--teacher-lr", "1e30", "--out", folder]);
   assertEquals(code, 1);
-  assertMatch(errors.at(-1)!, /^error: teacher: \w+ became (NaN|-?Infinity) at step \d+; .*learning rate/);
+  assertMatch(errors.at(-1)!, /^error: teacher: \w+ became (NaN|-?Infinity) by step \d+; .*learning rate/);
   assert(!(await files(folder)).includes("teacher.safetensors"));
+});
+
+Deno.test("train: a weight that is not finite is never saved", async () => {
+  const folder = `${root}/infinite`;
+  const { code, errors } = await dibregman([...RUN, "--teacher-steps", "1", "--teacher-lr", "1e39", "--out", folder]);
+  assertEquals(code, 1);
+  assertMatch(errors.at(-1)!, /^error: teacher: teacher\.values\.\S+ is not finite after step 1; .*learning rate/);
+  assert(!(await files(folder)).includes("teacher.safetensors"));
+  assertEquals(await files(`${folder}/checkpoints`), []);
 });
 
 Deno.test("model files: truncated, foreign, wrong shapes, missing tensors, oversized header", async () => {
@@ -246,7 +294,7 @@ Deno.test("model files: truncated, foreign, wrong shapes, missing tensors, overs
     assertMatch(line, message);
     assertMatch(line, /bad\.safetensors/);
   };
-  const variant = async (change: (t: Map<string, StoredTensor>, m: Record<string, string>) => void) => {
+  const variant = (change: (t: Map<string, StoredTensor>, m: Record<string, string>) => void) => {
     const [copy, texts] = [new Map(tensors), { ...metadata }];
     delete texts.checksum;
     change(copy, texts);

@@ -1,10 +1,10 @@
 /** `eval`: Fréchet distance, nearest real images and coverage of a trained model. */
 
 import { Evaluator } from "../eval/evaluate.ts";
-import { FileError, UsageError } from "../gpu/errors.ts";
+import { UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
-import { writeFileAtomic } from "../io/atomic.ts";
-import { measure } from "../train/run.ts";
+import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { expectModel, measure } from "../train/run.ts";
 import { readImages, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -32,16 +32,12 @@ const COMMAND = {
 export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
   const { model } = await readModel(values.model);
-  const { imageChannels, resolution } = model.info.network;
   if (values.steps !== undefined && model.info.kind === "generator") {
     throw new UsageError("--steps goes with a teacher only: a generator takes one step.");
   }
-  if (imageChannels !== 1 || resolution !== 8) {
-    throw new FileError(
-      `${values.model} makes ${imageChannels}x${resolution}x${resolution} images; the data are 1x8x8.`,
-    );
-  }
   const { data } = await readImages(values.data);
+  expectModel(model.info, model.info.kind, data, values.model);
+  if (values.json !== undefined) await expectWritable(values.json);
   const gpu = await openGpu({ install: !values.noInstall });
   const workspace = new Workspace(gpu);
   const evaluator = await Evaluator.create(workspace, data);

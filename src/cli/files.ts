@@ -6,19 +6,11 @@ import { loadDigits } from "../data/digits.ts";
 import { parseUciDigits } from "../data/uci_digits.ts";
 import { decodeModel, type Model } from "../io/model.ts";
 import type { FileSource } from "../train/config.ts";
+import { onDisk } from "../train/disk.ts";
 
 /** Reads a file; one that cannot be read is the user's mistake. */
-export async function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
-  try {
-    return await Deno.readFile(path);
-  } catch (error) {
-    const reason = error instanceof Deno.errors.NotFound
-      ? "it does not exist"
-      : error instanceof Deno.errors.IsADirectory
-      ? "it is a folder"
-      : (error as Error).message;
-    throw new FileError(`The file ${path} could not be read: ${reason}.`, { cause: error });
-  }
+function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  return onDisk(path, "read", () => Deno.readFile(path));
 }
 
 /** Reads a model file. */

@@ -4,7 +4,7 @@ import { extname } from "@std/path";
 import { createSampler, uploadWeights } from "../diffusion/sampler.ts";
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
-import { writeFileAtomic } from "../io/atomic.ts";
+import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
 import { encodePng, imageGrid } from "../io/png.ts";
@@ -38,6 +38,9 @@ const COMMAND = {
   ],
 } as const satisfies Command;
 
+/** Images a picture can hold. */
+const MAX_GRID = 10000;
+
 /** Runs the command. */
 export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
@@ -53,6 +56,10 @@ export async function run(args: string[]): Promise<void> {
   if (format === ".png" && imageChannels !== 1 && imageChannels !== 3) {
     throw new FileError(`${values.model} makes images of ${imageChannels} channels; a .png has 1 or 3.`);
   }
+  if (format === ".png" && values.n > MAX_GRID) {
+    throw new UsageError(`--n ${values.n} is too many for one picture (at most ${MAX_GRID}); use --out images.npz.`);
+  }
+  await expectWritable(values.out);
   const gpu = await openGpu({ install: !values.noInstall });
   const workspace = new Workspace(gpu);
   const sampler = await createSampler(uploadWeights(workspace, info, weights), info, {

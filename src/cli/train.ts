@@ -2,10 +2,10 @@
 
 import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
 import { checkLambda } from "../distill/bregman.ts";
-import { FileError, UsageError } from "../gpu/errors.ts";
+import { UsageError } from "../gpu/errors.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
-import { RunFolder } from "../train/folder.ts";
-import { RESULTS, runAll, type Summary } from "../train/run.ts";
+import { RESULTS, RunFolder } from "../train/folder.ts";
+import { expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
 import { fileSource, readImages, readModel, rereadFile } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -54,7 +54,11 @@ const COMMAND = {
     { name: "ratio-min", kind: "number", above: 0, help: "least density ratio" },
     { name: "ratio-max", kind: "number", above: 0, help: "greatest density ratio" },
     { name: "eval-samples", kind: "integer", min: 65, help: "images each model is measured with" },
-    { name: "profile", kind: "flag", help: "print the kernels of every training program with their times" },
+    {
+      name: "profile",
+      kind: "flag",
+      help: "print the kernels of the programs that compute gradients, with their times",
+    },
     NO_INSTALL,
   ],
 } as const satisfies Command;
@@ -90,12 +94,13 @@ function checkValues(values: TrainValues): void {
 async function begin(values: TrainValues): Promise<Summary> {
   const { data, source } = await readImages(values.data);
   const given = values.teacher === undefined ? undefined : await readModel(values.teacher);
-  if (given) checkTeacher(values.teacher!, given.model.info);
-  const early = values.preset && makeConfig(values, values.preset);
+  if (given) expectModel(given.model.info, "teacher", data, values.teacher!);
+  makeConfig(values, values.preset ?? "digits"); // to report what is wrong with it before any adapter is sought
+  if (values.out !== undefined) await RunFolder.expectFree(values.out);
   const gpu = await openGpu({ install: !values.noInstall });
   const preset = values.preset ?? defaultPreset(gpu.adapter.software);
   const config: RunConfig = {
-    ...early ?? makeConfig(values, preset),
+    ...makeConfig(values, preset),
     ...source && { data: source },
     ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
   };
@@ -109,7 +114,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
   const { folder, config } = await RunFolder.open(path);
   if (await folder.has(RESULTS.summary)) {
     console.error(`${path} is finished.`);
-    return JSON.parse(new TextDecoder().decode(await folder.read(RESULTS.summary)));
+    return await readSummary(folder);
   }
   if (config.data) await rereadFile(config.data);
   const { data } = await readImages(config.data?.path);
@@ -120,18 +125,6 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
   }
   const gpu = await openGpu({ install: !values.noInstall });
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
-}
-
-/** A teacher that can be distilled on 8x8 grey images. */
-function checkTeacher(
-  path: string,
-  info: { kind: string; network: { imageChannels: number; resolution: number } },
-): void {
-  if (info.kind !== "teacher") throw new FileError(`${path} is a one-step generator; --teacher expects a teacher.`);
-  const { imageChannels, resolution } = info.network;
-  if (imageChannels !== 1 || resolution !== 8) {
-    throw new FileError(`${path} makes ${imageChannels}x${resolution}x${resolution} images; the data are 1x8x8.`);
-  }
 }
 
 /** The preset with the user's changes. */

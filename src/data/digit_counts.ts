@@ -1,5 +1,6 @@
 /** Images from the counts that the files of the optical digits hold. */
 
+import { FileError } from "../gpu/errors.ts";
 import type { ImageData8 } from "./image_data.ts";
 
 /** Side of the optical digits in pixels. */
@@ -15,6 +16,7 @@ const MAX_COUNT = 16;
  *
  * @param counts `[count, 8, 8]`.
  * @param labels `[count]`.
+ * @throws {FileError} where there are fewer than two images or all pixels are alike: such data have no scale.
  */
 export function imagesFromCounts(name: string, counts: Uint8Array, labels: Uint8Array<ArrayBuffer>): ImageData8 {
   const n = counts.length;
@@ -22,6 +24,9 @@ export function imagesFromCounts(name: string, counts: Uint8Array, labels: Uint8
   for (const count of counts) {
     sum += count;
     squares += count * count;
+  }
+  if (labels.length < 2 || squares * n === sum * sum) {
+    throw new FileError(`${name} should hold at least two images whose pixels are not all alike.`);
   }
   const variance = (squares * n - sum * sum) / (n * (n - 1)); // exact integers up to 2^53 in the numerator
   const unit = 2 / MAX_COUNT;

@@ -4,6 +4,7 @@ import {
   add,
   affine,
   broadcastTo,
+  constant,
   div,
   exp,
   log,
@@ -98,4 +99,10 @@ export function karrasLevels(count: number): number[] {
 /** A noise level given as a scalar tensor, for every sample of a batch: [batch]. */
 export function sameSigma(sigma: Tensor, batch: number): Tensor {
   return broadcastTo(reshape(sigma, [1]), [batch]);
+}
+
+/** G(z) = D(σ_init z, σ_init): one evaluation of the network, `z` [N, C, H, W] standard normal. */
+export function generate(network: UNet, p: ParameterLookup, z: Tensor, sigmaInit: number): Tensor {
+  const sigma = sameSigma(constant([sigmaInit], []), z.shape[0]!);
+  return denoise(network, p, affine(z, sigmaInit, 0), sigma);
 }

@@ -2,7 +2,6 @@
 
 import type { Seed } from "../data/philox.ts";
 import { dataToBytes } from "../data/scaling.ts";
-import { generate } from "../distill/step.ts";
 import {
   add,
   affine,
@@ -20,7 +19,7 @@ import {
 import type { ModelInfo } from "../io/model.ts";
 import { UNet } from "../nn/unet.ts";
 import { Weights } from "../optim/weights.ts";
-import { denoise, karrasLevels, sameSigma } from "./edm.ts";
+import { denoise, generate, karrasLevels, sameSigma } from "./edm.ts";
 
 /** Images a program samples at once where nothing else is asked for. */
 export const SAMPLE_BATCH = 64;

@@ -1,6 +1,6 @@
 /** The convex functions h of the Bregman divergence between a density ratio r and 1, in double precision. */
 
-import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
+import type { BregmanKind } from "../../kernels/bregman.ts";
 import { UsageError } from "../gpu/errors.ts";
 
 /**
@@ -82,19 +82,6 @@ export const BREGMAN: Readonly<Record<BregmanKind, BregmanFunction>> = {
     weight: (l) => 1 + exp(l),
   },
 };
-
-/**
- * The kind of that name.
- *
- * @throws {UsageError} where there is none; the message lists them.
- */
-export function parseBregmanKind(name: string): BregmanKind {
-  const kind = BREGMAN_KINDS.find((known) => known === name);
-  if (kind === undefined) {
-    throw new UsageError(`There is no Bregman function "${name}"; expected one of ${BREGMAN_KINDS.join(", ")}.`);
-  }
-  return kind;
-}
 
 /**
  * Checks lambda for a kind that uses it.

@@ -7,7 +7,6 @@ import {
   type BregmanSettings,
   bregmanWeights,
   concat,
-  constant,
   host,
   mean,
   type Program,
@@ -23,10 +22,10 @@ import {
   addNoise,
   denoise,
   denoisingLoss,
+  generate,
   karrasSigma,
   logNormalSigma,
   noiseCondition,
-  sameSigma,
   scaleInput,
 } from "../diffusion/edm.ts";
 import { type ImageSource, type LogNormalLaw, stepLeaves } from "../diffusion/teacher.ts";
@@ -68,12 +67,6 @@ const STREAM = {
   critic: { latent: 0x10, sigma: 0x11, noise: 0x12, classifierSigma: 0x13, classifierNoise: 0x14 },
   generator: { latent: 0x20, sigma: 0x21, noise: 0x22 },
 } as const;
-
-/** G(z) = D(σ_init z, σ_init): one evaluation of the network, `z` [N, C, H, W] standard normal. */
-export function generate(network: UNet, p: ParameterLookup, z: Tensor, sigmaInit: number): Tensor {
-  const sigma = sameSigma(constant([sigmaInit], []), z.shape[0]!);
-  return denoise(network, p, affine(z, sigmaInit, 0), sigma);
-}
 
 /** The classifier's logit log P(real)/P(generated) of noisy images `xt` at `sigma` [N] → [N]. */
 export function classify(network: Classifier, p: ParameterLookup, xt: Tensor, sigma: Tensor): Tensor {

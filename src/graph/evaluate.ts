@@ -17,11 +17,12 @@ export async function evaluate<K extends string>(
 ): Promise<Record<K, HostData>> {
   const nodes = reachable(Object.values(tensors));
   const key = structure(nodes, tensors);
-  let program = workspace.evaluated.get(key);
-  if (!program) {
-    program = await workspace.compile({ label: "evaluate", outputs: tensors });
-    workspace.evaluated.set(key, program);
+  let compiled = workspace.evaluated.get(key);
+  if (!compiled) {
+    compiled = workspace.compile({ label: "evaluate", outputs: tensors });
+    workspace.evaluated.set(key, compiled);
   }
+  const program = await compiled;
   program.writeConstants(
     nodes.filter((node) => node.op === constantOp).map((node) => (node.attrs as ConstantAttrs).data),
   );

@@ -106,6 +106,7 @@ interface MetricSlot {
 /** A compiled graph. Make one with `workspace.compile`. */
 export class Program {
   #metricsHeld = 0;
+  #destroyed = false;
 
   /** Assembled by {@linkcode compileProgram}. */
   constructor(
@@ -309,6 +310,9 @@ export class Program {
 
   /** Frees the buffers that only this program uses. */
   destroy(): void {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.workspace.forget(this);
     for (const buffer of this.parts.owned) this.workspace.gpu.free(buffer);
   }
 }
@@ -513,6 +517,10 @@ function placeUpdates(
       return dispatch.reads.some((t) => bufferOf(t) !== undefined && written.includes(bufferOf(t)));
     });
 
+  // Within a step of several dispatches, one may write the output before another reads the old value.
+  const readWithin = (step: number, range: Storage) =>
+    steps[step]!.dispatches.length > 1 && reads.some((read) => read.step === step && overlaps(read.storage, range));
+
   for (const { node } of steps) {
     for (const [output, input] of Object.entries(node.op.inPlace ?? {})) {
       const target = storageRoot(node.inputs[input]!), result = node.outputs[Number(output)]!;
@@ -541,7 +549,8 @@ function placeUpdates(
     if (step === undefined) return true;
     if (placed.get(root) === variable.storage) return false;
     const shared = updates.some(([other, t]) => other !== variable && storageRoot(t) === root);
-    if (placed.has(root) || shared || lastRead(variable.storage) > step || clashes(root, variable.storage)) return true;
+    if (placed.has(root) || shared || lastRead(variable.storage) > step) return true;
+    if (readWithin(step, variable.storage) || clashes(root, variable.storage)) return true;
     placed.set(root, variable.storage);
     return false;
   });

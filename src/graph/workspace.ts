@@ -80,7 +80,8 @@ export class Workspace {
   /** Transient buffers, shared by all programs: only one program runs at a time. */
   readonly pool: GPUBuffer[] = [];
   /** Programs kept by `evaluate`, by structure. */
-  readonly evaluated: Map<string, Program> = new Map();
+  readonly evaluated: Map<string, Promise<Program>> = new Map();
+  readonly #programs = new Set<Program>();
   #upload: GPUBuffer | undefined;
   #buffers: GPUBuffer[] = [];
 
@@ -106,8 +107,15 @@ export class Workspace {
   }
 
   /** Compiles a program; see {@linkcode ProgramSpec}. */
-  compile(spec: ProgramSpec): Promise<Program> {
-    return compileProgram(this, spec);
+  async compile(spec: ProgramSpec): Promise<Program> {
+    const program = await compileProgram(this, spec);
+    this.#programs.add(program);
+    return program;
+  }
+
+  /** Forgets a program that frees its buffers; used by {@linkcode Program.destroy}. */
+  forget(program: Program): void {
+    this.#programs.delete(program);
   }
 
   /** Runs programs in order: one upload, one command buffer, one submit, no wait. */
@@ -144,9 +152,9 @@ export class Workspace {
     return this.pool.reduce((total, { size }) => total + size, 0);
   }
 
-  /** Frees the pool, the variables and the kept programs. */
+  /** Frees the pool, the variables and every program compiled here. */
   destroy(): void {
-    for (const program of this.evaluated.values()) program.destroy();
+    for (const program of [...this.#programs]) program.destroy();
     this.evaluated.clear();
     for (const buffer of [...this.pool, ...this.#buffers]) this.gpu.free(buffer);
     this.pool.length = 0;

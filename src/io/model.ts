@@ -1,6 +1,6 @@
 /** Model files: safetensors whose metadata holds all that is needed to use the network. */
 
-import { FileError } from "../gpu/errors.ts";
+import { FileError, NonFiniteError } from "../gpu/errors.ts";
 import { UNet, type UNetConfig } from "../nn/unet.ts";
 import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
 
@@ -33,14 +33,23 @@ export interface Model {
 
 const FORMAT = "dibregman-model-1";
 
-/** Writes a model file; the same model gives the same bytes. */
-export function encodeModel({ info, weights }: Model): Promise<Uint8Array<ArrayBuffer>> {
+/**
+ * Writes a model file; the same model gives the same bytes.
+ *
+ * @throws {NonFiniteError} where a weight is a NaN or an infinity.
+ */
+export async function encodeModel({ info, weights }: Model): Promise<Uint8Array<ArrayBuffer>> {
+  for (const [name, data] of weights) {
+    if (!data.every(Number.isFinite)) {
+      throw new NonFiniteError(`The ${info.kind}'s weight ${name} is not finite. Try a lower learning rate.`);
+    }
+  }
   const shapes = new Map(new UNet(info.network).parameters.map(({ name, shape }) => [name, shape]));
   const tensors = new Map(
     [...weights].map(([name, data]) => [name, { dtype: "F32" as const, shape: [...shapes.get(name)!], data }]),
   );
   const { provenance, ...rest } = info;
-  return encodeSafetensors(tensors, { ...provenance, format: FORMAT, model: JSON.stringify(rest) });
+  return await encodeSafetensors(tensors, { ...provenance, format: FORMAT, model: JSON.stringify(rest) });
 }
 
 /**

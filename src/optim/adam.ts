@@ -74,11 +74,6 @@ export class Optimizer {
   async readGradNorms(): Promise<number[]> {
     return (await this.program.readMetrics()).map(({ gradNorm }) => gradNorm![0]!);
   }
-
-  /** The compiled program, for listings and profiles. */
-  get compiled(): Program {
-    return this.program;
-  }
 }
 
 /** The updates that write the gradient of `loss` (or of seeded `ys`) into `network.grad`. */

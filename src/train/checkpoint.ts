@@ -1,8 +1,8 @@
 /** Checkpoints: all state of a stage in one file, from which it goes on with the same bits. */
 
 import { join } from "@std/path";
-import { FileError } from "../gpu/errors.ts";
-import { writeFileAtomic } from "../io/atomic.ts";
+import { FileError, NonFiniteError } from "../gpu/errors.ts";
+import { namesIn, onDisk, writeFileAtomic } from "./disk.ts";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../io/safetensors.ts";
 import type { Trainable, Weights } from "../optim/weights.ts";
 
@@ -23,28 +23,33 @@ export class Checkpoints {
     return this.networks.flatMap((network) => network.state);
   }
 
-  /** Writes the state after `step` steps and removes old checkpoints. */
+  /**
+   * Writes the state after `step` steps and removes old checkpoints.
+   *
+   * @throws {NonFiniteError} where a weight or a moment is not finite; nothing is written then.
+   */
   async save(step: number): Promise<void> {
-    const { weights } = this;
-    const chunks = await weights[0]!.workspace.read(weights.flatMap((w) => w.flat.chunks)) as Float32Array<
-      ArrayBuffer
-    >[];
     const tensors = new Map<string, StoredTensor>();
-    for (const part of weights) {
-      const own = chunks.splice(0, part.flat.chunks.length);
+    for (const part of this.weights) {
       const shapes = new Map(part.network.parameters.map(({ name, shape }) => [name, shape]));
-      for (const [name, data] of part.split(own)) {
+      for (const [name, data] of await part.read()) {
+        if (!data.every(Number.isFinite)) {
+          throw new NonFiniteError(
+            `${this.stage}: ${part.name}.${name} is not finite after step ${step}; the last checkpoint is from before ` +
+              "that. Try a lower learning rate.",
+          );
+        }
         tensors.set(`${part.name}.${name}`, { dtype: "F32", shape: shapes.get(name)!, data });
       }
     }
     const bytes = await encodeSafetensors(tensors, { stage: this.stage, step: String(step), run: this.run });
     await writeFileAtomic(this.path(step), bytes);
-    for (const old of (await this.steps()).slice(KEPT)) await Deno.remove(this.path(old));
+    for (const old of (await this.steps()).slice(KEPT)) await this.remove(old);
   }
 
   /**
    * Restores the newest checkpoint that can be read and returns its step, or 0 where there is none. One that is
-   * damaged is passed over, and `warn` is told.
+   * damaged or another run's is removed, and `warn` is told.
    */
   async restore(warn: (message: string) => void): Promise<number> {
     for (const step of await this.steps()) {
@@ -54,19 +59,16 @@ export class Checkpoints {
       } catch (error) {
         if (!(error instanceof FileError)) throw error;
         warn(`${error.message} Going back to the one before.`);
+        await this.remove(step);
       }
     }
     return 0;
   }
 
-  /** Removes every checkpoint of the stage. */
-  async clear(): Promise<void> {
-    for (const step of await this.steps()) await Deno.remove(this.path(step));
-  }
-
   private async load(step: number): Promise<void> {
     const path = this.path(step);
-    const { metadata, tensors } = await decodeSafetensors(await Deno.readFile(path), path);
+    const bytes = await onDisk(path, "read", () => Deno.readFile(path));
+    const { metadata, tensors } = await decodeSafetensors(bytes, path);
     if (metadata.stage !== this.stage || metadata.step !== String(step) || metadata.run !== this.run) {
       throw new FileError(`${path}: the metadata should say stage ${this.stage}, step ${step} of this run.`);
     }
@@ -88,11 +90,16 @@ export class Checkpoints {
   private async steps(): Promise<number[]> {
     const pattern = new RegExp(`^${this.stage}-(\\d+)\\.safetensors$`);
     const steps: number[] = [];
-    for await (const { name } of Deno.readDir(this.folder)) {
+    for (const name of await namesIn(this.folder)) {
       const match = pattern.exec(name);
       if (match) steps.push(Number(match[1]));
     }
     return steps.sort((a, b) => b - a);
+  }
+
+  private remove(step: number): Promise<void> {
+    const path = this.path(step);
+    return onDisk(path, "removed", () => Deno.remove(path));
   }
 
   private path(step: number): string {

@@ -1,7 +1,8 @@
 /** Every setting of a run, and the presets they start from. */
 
-import type { BregmanKind } from "../../kernels/bregman.ts";
+import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
+import { FileError } from "../gpu/errors.ts";
 
 /** Settings of the teacher's training. */
 export interface TeacherConfig {
@@ -122,7 +123,7 @@ const DISTILL: DistillConfig = {
   fakeLr: 2e-4,
   classifierLr: 2e-4,
   criticUpdates: 1,
-  decayShare: 0,
+  decayShare: 0.5,
   warmupSteps: 100,
   logitClamp: 10,
   ratioMin: 0.05,
@@ -152,8 +153,8 @@ export const PRESETS = {
   },
   "digits-small": {
     modelChannels: 16,
-    teacher: { ...TEACHER, steps: 1500, batch: 64 },
-    distill: { ...DISTILL, steps: 500, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupSteps: 50 },
+    teacher: { ...TEACHER, steps: 2000, batch: 64 },
+    distill: { ...DISTILL, steps: 600, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupSteps: 50 },
     evaluationSamples: 2000,
     checkpointEvery: { teacher: 250, distill: 100 },
   },
@@ -172,4 +173,51 @@ export type PresetName = keyof typeof PRESETS;
 /** The preset for an adapter where the user names none. */
 export function defaultPreset(softwareAdapter: boolean): PresetName {
   return softwareAdapter ? "digits-small" : "digits";
+}
+
+/**
+ * Reads a run's settings.
+ *
+ * @throws {FileError} naming the file and the field where a setting is missing or of another kind than the presets'.
+ */
+export function parseConfig(text: string, fileName: string): RunConfig {
+  let config: Record<string, unknown>;
+  try {
+    config = JSON.parse(text);
+  } catch (error) {
+    throw new FileError(`${fileName} should be JSON: ${(error as Error).message}.`, { cause: error });
+  }
+  const { data, teacherFile, preset } = config ?? {};
+  if (!Object.hasOwn(PRESETS, String(preset))) {
+    throw new FileError(`${fileName}: the field "preset" should be one of ${Object.keys(PRESETS).join(", ")}.`);
+  }
+  const source: FileSource = { path: "", sha256: "" };
+  const model = {
+    preset: "",
+    seed: 0,
+    precision: "f32",
+    ...PRESETS[preset as PresetName],
+    ...data !== undefined && { data: source },
+    ...teacherFile !== undefined && { teacherFile: source },
+  };
+  checkLike(config, model, "", fileName);
+  const { h } = (config as unknown as RunConfig).distill;
+  if (!BREGMAN_KINDS.includes(h)) {
+    throw new FileError(`${fileName}: the field "distill.h" should be one of ${BREGMAN_KINDS.join(", ")}.`);
+  }
+  return config as unknown as RunConfig;
+}
+
+/** Throws unless `value` has every field of `model`, of the same kind. */
+function checkLike(value: unknown, model: unknown, field: string, fileName: string): void {
+  if (typeof model === "object" && model !== null) {
+    if (typeof value !== "object" || value === null) {
+      throw new FileError(`${fileName}: the field "${field}" should hold settings.`);
+    }
+    for (const [name, inner] of Object.entries(model)) {
+      checkLike((value as Record<string, unknown>)[name], inner, field ? `${field}.${name}` : name, fileName);
+    }
+  } else if (typeof value !== typeof model || (typeof value === "number" && !Number.isFinite(value))) {
+    throw new FileError(`${fileName}: the field "${field}" should be a ${typeof model}.`);
+  }
 }

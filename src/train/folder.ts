@@ -2,8 +2,11 @@
 
 import { join } from "@std/path";
 import { FileError } from "../gpu/errors.ts";
-import { writeFileAtomic } from "../io/atomic.ts";
-import type { RunConfig } from "./config.ts";
+import { parseConfig, type RunConfig } from "./config.ts";
+import { onDisk, removeTemporaryFiles, writeFileAtomic } from "./disk.ts";
+
+/** Names of the results in a run's folder. */
+export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
 
 /** The stages that train. */
 export type StageName = "teacher" | "distill";
@@ -30,26 +33,38 @@ export class RunFolder {
   /**
    * Makes a folder for a new run and writes its settings.
    *
-   * @throws {FileError} where the folder cannot be made or holds a run already.
+   * @throws {FileError} where the folder cannot be made or holds results of a run already.
    */
   static async create(path: string, config: RunConfig): Promise<RunFolder> {
     const folder = new RunFolder(path);
-    try {
-      for (const part of ["", "checkpoints", "samples"]) await Deno.mkdir(join(path, part), { recursive: true });
-    } catch (error) {
-      throw new FileError(`The output folder ${path} could not be made: ${(error as Error).message}`, { cause: error });
-    }
-    if (await folder.has("config.json")) {
-      throw new FileError(`${path} already holds a run; continue it with --resume ${path}, or choose another --out.`);
-    }
+    await RunFolder.expectFree(path);
+    await folder.makeFolders();
     await folder.writeText("config.json", JSON.stringify(config, null, 2) + "\n");
     return folder;
+  }
+
+  /** Throws a {@linkcode FileError} where `path` is a file or holds anything that a run would take for its own. */
+  static async expectFree(path: string): Promise<void> {
+    const folder = new RunFolder(path);
+    for (const name of ["config.json", "metrics.jsonl", ...Object.values(RESULTS)]) {
+      if (await folder.has(name)) {
+        throw new FileError(
+          `${path} already holds a run (${name}); continue it with --resume ${path}, or choose another --out.`,
+        );
+      }
+    }
+  }
+
+  private async makeFolders(): Promise<void> {
+    for (const part of ["", "checkpoints", "samples"]) {
+      await onDisk(this.file(part), "made", () => Deno.mkdir(this.file(part), { recursive: true }));
+    }
   }
 
   /**
    * Opens the folder of a run that was begun.
    *
-   * @throws {FileError} where there is no readable `config.json`.
+   * @throws {FileError} where there is no `config.json`, or a field of it is not what it should be.
    */
   static async open(path: string): Promise<{ folder: RunFolder; config: RunConfig }> {
     const folder = new RunFolder(path);
@@ -60,16 +75,9 @@ export class RunFolder {
     } catch (error) {
       throw new FileError(`${path} holds no run to resume: ${file} could not be read.`, { cause: error });
     }
-    let config: RunConfig;
-    try {
-      config = JSON.parse(text);
-    } catch (error) {
-      throw new FileError(`${file} should be JSON: ${(error as Error).message}`, { cause: error });
-    }
-    if (typeof config?.teacher?.steps !== "number" || typeof config.distill?.steps !== "number") {
-      throw new FileError(`${file}: the fields "teacher" and "distill" should hold a run's settings.`);
-    }
-    for (const part of ["checkpoints", "samples"]) await Deno.mkdir(folder.file(part), { recursive: true });
+    const config = parseConfig(text, file);
+    await folder.makeFolders();
+    for (const part of ["", "checkpoints", "samples"]) await removeTemporaryFiles(folder.file(part));
     return { folder, config };
   }
 
@@ -80,17 +88,20 @@ export class RunFolder {
 
   /** Whether the folder holds the file. */
   async has(name: string): Promise<boolean> {
-    try {
-      return (await Deno.stat(this.file(name))).isFile;
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return false;
-      throw new FileError(`${this.file(name)} could not be looked at: ${(error as Error).message}`, { cause: error });
-    }
+    const path = this.file(name);
+    return await onDisk(path, "looked at", async () => {
+      try {
+        return (await Deno.stat(path)).isFile;
+      } catch (error) {
+        if (error instanceof Deno.errors.NotFound) return false;
+        throw error;
+      }
+    });
   }
 
   /** Reads a file of the folder. */
-  async read(name: string): Promise<Uint8Array<ArrayBuffer>> {
-    return await Deno.readFile(this.file(name));
+  read(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    return onDisk(this.file(name), "read", () => Deno.readFile(this.file(name)));
   }
 
   /** Writes a file of the folder, whole or not at all. */
@@ -107,29 +118,38 @@ export class RunFolder {
   async log(line: MetricsLine): Promise<void> {
     const { values, ...rest } = line;
     const text = JSON.stringify({ ...rest, seconds: Number(rest.seconds.toFixed(3)), ...values }) + "\n";
-    await Deno.writeTextFile(this.file("metrics.jsonl"), text, { append: true });
+    const path = this.file("metrics.jsonl");
+    await onDisk(path, "written", () => Deno.writeTextFile(path, text, { append: true }));
+  }
+
+  /** Seconds each stage has taken, from its last line. */
+  async stageSeconds(): Promise<Partial<Record<StageName, number>>> {
+    const seconds: Partial<Record<StageName, number>> = {};
+    for (const { entry } of await this.logLines()) seconds[entry.stage] = entry.seconds;
+    return seconds;
+  }
+
+  /** The whole lines of `metrics.jsonl`; one that was cut off is left out. */
+  private async logLines(): Promise<{ text: string; entry: Omit<MetricsLine, "values"> }[]> {
+    if (!await this.has("metrics.jsonl")) return [];
+    return new TextDecoder().decode(await this.read("metrics.jsonl")).split("\n").flatMap((text) => {
+      try {
+        return [{ text, entry: JSON.parse(text) }];
+      } catch {
+        return [];
+      }
+    });
   }
 
   /**
    * Drops the lines of `stage` after `step` (and any cut-off line) and returns the seconds the stage had taken by then.
    */
   async rewindLog(stage: StageName, step: number): Promise<number> {
-    if (!await this.has("metrics.jsonl")) return 0;
-    const text = new TextDecoder().decode(await this.read("metrics.jsonl"));
-    const kept: string[] = [];
-    let seconds = 0;
-    for (const line of text.split("\n")) {
-      let entry: { stage: StageName; step: number; seconds: number };
-      try {
-        entry = JSON.parse(line);
-      } catch {
-        continue;
-      }
-      if (entry.stage === stage && entry.step > step) continue;
-      if (entry.stage === stage) seconds = entry.seconds;
-      kept.push(line + "\n");
+    const lines = await this.logLines();
+    const kept = lines.filter(({ entry }) => entry.stage !== stage || entry.step <= step);
+    if (await this.has("metrics.jsonl")) {
+      await this.writeText("metrics.jsonl", kept.map(({ text }) => text + "\n").join(""));
     }
-    await this.writeText("metrics.jsonl", kept.join(""));
-    return seconds;
+    return kept.findLast(({ entry }) => entry.stage === stage)?.entry.seconds ?? 0;
   }
 }

@@ -1,25 +1,23 @@
 /** A whole run: teacher, distillation, evaluation; each stage is skipped where its result is there. */
 
-import { bytesToData } from "../data/scaling.ts";
+import { bytesToData, type Statistics } from "../data/scaling.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Seed } from "../data/philox.ts";
 import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
+import { FileError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type HostValues, type Program, type Run, Workspace } from "../graph/mod.ts";
-import { decodeModel, encodeModel, type Model, type ModelInfo } from "../io/model.ts";
+import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } from "../io/model.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { initialWeights, Trainable } from "../optim/weights.ts";
 import type { RunConfig } from "./config.ts";
-import type { RunFolder } from "./folder.ts";
+import { RESULTS, type RunFolder } from "./folder.ts";
 import { runStage } from "./stage.ts";
-
-/** Names of the results in a run's folder. */
-export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
 
 /** Steps of the teacher's sampler when it is measured. */
 export const TEACHER_SAMPLING_STEPS = 18;
@@ -54,7 +52,7 @@ export interface Summary {
   readonly preset: string;
   /** The divergence. */
   readonly h: string;
-  /** Seconds a stage; absent where it was given or done before. */
+  /** Seconds a stage, over all the processes that worked on it; absent where its result was given. */
   readonly seconds: Readonly<Record<string, number>>;
   /** The teacher, sampled by Heun's method. */
   readonly teacher: ModelSummary;
@@ -77,7 +75,7 @@ export interface RunInputs {
   readonly data: ImageData8;
   /** A trained teacher, to be used where the folder holds none. */
   readonly givenTeacher?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly model: Model } | undefined;
-  /** Print the kernels of every training program with their times. */
+  /** Print the kernels of the programs that compute gradients, with their times. */
   readonly profile: boolean;
 }
 
@@ -90,17 +88,16 @@ function decay(step: number, steps: number, share: number): number {
 export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const { folder, config, data, givenTeacher } = inputs;
   const runId = await identity(config);
-  const seconds: Record<string, number> = {};
   const evaluated = new Workspace(gpu);
   const evaluator = await Evaluator.create(evaluated, data);
 
   if (givenTeacher && !await folder.has(RESULTS.teacher)) await folder.write(RESULTS.teacher, givenTeacher.bytes);
   if (!await folder.has(RESULTS.teacher)) {
     const workspace = new Workspace(gpu);
-    seconds.teacher = await trainTeacher(workspace, runId, inputs);
+    await trainTeacher(workspace, runId, inputs);
     workspace.destroy();
   }
-  const teacher = await load(folder, RESULTS.teacher);
+  const teacher = await load(folder, "teacher", data);
   const teacherImages = await samples(evaluated, teacher, GRID.images);
 
   if (!await folder.has(RESULTS.generator)) {
@@ -110,10 +107,10 @@ export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
       await writeGrid(folder, `samples/distill-${String(step).padStart(6, "0")}.png`, data, teacherImages, images);
       return { frechetDistance: await evaluator.frechetDistance(images) };
     };
-    seconds.distill = await distil(workspace, runId, inputs, teacher, look);
+    await distil(workspace, runId, inputs, teacher, look);
     workspace.destroy();
   }
-  const generator = await load(folder, RESULTS.generator);
+  const generator = await load(folder, "generator", data);
 
   const started = performance.now();
   const measured: Record<string, ModelSummary> = {};
@@ -122,7 +119,7 @@ export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   }
   const generated = await samples(evaluated, generator, GRID.images);
   await writeGrid(folder, "samples/teacher-and-one-step.png", data, teacherImages, generated);
-  seconds.evaluate = (performance.now() - started) / 1000;
+  const seconds = { ...await folder.stageSeconds(), evaluate: (performance.now() - started) / 1000 };
   evaluated.destroy();
 
   const summary: Summary = {
@@ -138,6 +135,20 @@ export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   return summary;
 }
 
+/** Reads the summary of a finished run. */
+export async function readSummary(folder: RunFolder): Promise<Summary> {
+  const text = new TextDecoder().decode(await folder.read(RESULTS.summary));
+  try {
+    const summary: Summary = JSON.parse(text);
+    if ([summary.teacher, summary.generator].every((m) => Number.isFinite(m?.frechetDistance))) return summary;
+  } catch {
+    // Said below.
+  }
+  throw new FileError(
+    `${folder.file(RESULTS.summary)} is not a run's summary; remove it to have the models measured anew.`,
+  );
+}
+
 /** A short hash of the settings: a checkpoint of other settings is not taken for this run's. */
 async function identity(config: RunConfig): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(JSON.stringify(config)));
@@ -145,17 +156,32 @@ async function identity(config: RunConfig): Promise<string> {
 }
 
 /** Reads a model file of the run. */
-async function load(folder: RunFolder, name: string): Promise<Model> {
-  return decodeModel(await folder.read(name), folder.file(name));
+async function load(folder: RunFolder, kind: ModelKind, data: ImageData8): Promise<Model> {
+  const name = RESULTS[kind];
+  const model = await decodeModel(await folder.read(name), folder.file(name));
+  expectModel(model.info, kind, data, folder.file(name));
+  return model;
 }
 
-/** Puts the training images on the device. */
-function uploadImages(workspace: Workspace, data: ImageData8): ImageSource {
+/** Throws a {@linkcode FileError} unless the model is of that kind and makes images of the data's size. */
+export function expectModel({ kind, network }: ModelInfo, wanted: ModelKind, data: ImageData8, path: string): void {
+  if (kind !== wanted) throw new FileError(`${path} is a ${kind}; a ${wanted} was expected.`);
+  const { imageChannels, resolution } = network;
+  if (imageChannels !== data.channels || resolution !== data.height) {
+    throw new FileError(
+      `${path} makes ${imageChannels}x${resolution}x${resolution} images; the data are ` +
+        `${data.channels}x${data.height}x${data.width}.`,
+    );
+  }
+}
+
+/** Puts the training images on the device, scaled to the data units that `units` define. */
+function uploadImages(workspace: Workspace, data: ImageData8, units: Statistics): ImageSource {
   const variable = workspace.variable("images", [data.count, data.channels, data.height, data.width], "u8");
   const bytes = new Uint8Array(variable.tensor.bytes);
   bytes.set(data.pixels);
   variable.write(new Uint32Array(bytes.buffer));
-  return { data: variable, ...bytesToData(data) };
+  return { data: variable, ...bytesToData(units) };
 }
 
 /** Prints a training program; its run, where it is timed, leaves nothing behind but a gradient. */
@@ -166,7 +192,7 @@ async function show(program: Program, profile: boolean, values: HostValues): Pro
   } else console.error(program.describe([]));
 }
 
-async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<number> {
+async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
   const { folder, config, data, profile } = inputs;
   const { batch, learningRate, rampSteps, decayShare, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } =
     config.teacher;
@@ -180,10 +206,10 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
   };
   const teacher = new Trainable(workspace, "teacher", new UNet(network));
   teacher.start(initialWeights(teacher.network.parameters, seed));
-  const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data), { batch, sigma });
+  const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma });
   await show(gradient, profile, imageValues(seed, 0, batch));
   const optimizer = await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm });
-  const seconds = await runStage(folder, runId, {
+  await runStage(folder, runId, {
     name: "teacher",
     steps,
     imagesPerStep: batch,
@@ -207,7 +233,6 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
   };
   await folder.write(RESULTS.teacher, await encodeModel({ info, weights: await teacher.ema.read() }));
-  return seconds;
 }
 
 async function distil(
@@ -216,7 +241,7 @@ async function distil(
   inputs: RunInputs,
   teacherModel: Model,
   look: (sampler: Sampler, step: number) => Promise<Record<string, number>>,
-): Promise<number> {
+): Promise<void> {
   const { folder, config, data, profile } = inputs;
   const settings = config.distill;
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm, criticUpdates, warmupSteps, steps } = settings;
@@ -236,7 +261,7 @@ async function distil(
     ...settings,
     bregman: { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true },
   };
-  const critics = await compileCriticStep(networks, uploadImages(workspace, data), stepSettings);
+  const critics = await compileCriticStep(networks, uploadImages(workspace, data, teacherModel.info), stepSettings);
   const gradient = await compileGeneratorStep(networks, stepSettings);
   await show(critics, profile, imageValues(seed, 0, batch));
   await show(gradient, profile, { ...randomValues(seed, 0), blend: 1 });
@@ -269,7 +294,7 @@ async function distil(
       updateGenerator.at(step, settings.generatorLr * decay(step, steps, settings.decayShare)),
     ];
   };
-  const seconds = await runStage(folder, runId, {
+  await runStage(folder, runId, {
     name: "distill",
     steps,
     imagesPerStep: batch,
@@ -279,20 +304,19 @@ async function distil(
     runs,
     metrics: async () => {
       const critic = await critics.readMetrics(), own = await gradient.readMetrics();
-      await updateFake.readGradNorms();
-      await updateClassifier.readGradNorms();
       return {
         fake: critic.map(({ fakeLoss }) => fakeLoss![0]!),
         classifier: critic.map(({ classifierLoss }) => classifierLoss![0]!),
         ratio: own.map(({ stats }) => stats![1]!),
         weightMax: own.map(({ stats }) => stats![5]!),
         gradNorm: await updateGenerator.readGradNorms(),
+        fakeGradNorm: await updateFake.readGradNorms(),
+        classifierGradNorm: await updateClassifier.readGradNorms(),
       };
     },
     inspect: (step) => look(sampler, step),
   });
   await folder.write(RESULTS.generator, await encodeModel({ info, weights: await generator.ema.read() }));
-  return seconds;
 }
 
 function provenance(config: RunConfig, data: ImageData8, training: string): Record<string, string> {

@@ -30,11 +30,11 @@ export interface Stage {
 }
 
 /**
- * Runs a stage to its end, from its last checkpoint where there is one. Returns the seconds it took in all.
+ * Runs a stage to its end, from its last checkpoint where there is one.
  *
  * @throws {NonFiniteError} where a metric is a NaN or an infinity; no checkpoint is written after it.
  */
-export async function runStage(folder: RunFolder, runId: string, stage: Stage): Promise<number> {
+export async function runStage(folder: RunFolder, runId: string, stage: Stage): Promise<void> {
   const { name, steps, networks } = stage;
   const checkpoints = new Checkpoints(folder.file("checkpoints"), name, runId, networks);
   const begun = await checkpoints.restore((message) => console.error(message));
@@ -53,15 +53,15 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
     progress.update(step, values);
     let shown = {};
     if (saves) {
-      await checkpoints.save(step);
       shown = await stage.inspect?.(step) ?? {};
       const text = Object.entries(shown).map(([key, value]) => `${key} ${(value as number).toFixed(2)}`);
       if (text.length > 0) progress.log(`${name} ${step}/${steps}: ${text.join("  ")}`);
     }
     await folder.log({ stage: name, step, seconds: seconds(), values: { ...values, ...shown, ...memory(workspace) } });
+    // Last: a resumed run starts from here, with every line up to here written.
+    if (saves) await checkpoints.save(step);
   }
   progress.done();
-  return seconds();
 }
 
 /** Memory of the process and of the buffers on the device, in MB. */
@@ -76,7 +76,7 @@ function averages(stage: string, step: number, metrics: Record<string, readonly 
       const bad = values.findIndex((value) => !Number.isFinite(value));
       if (bad >= 0) {
         throw new NonFiniteError(
-          `${stage}: ${name} became ${values[bad]} at step ${step - values.length + bad + 1}; ` +
+          `${stage}: ${name} became ${values[bad]} by step ${step}; ` +
             "the last checkpoint is from before that. Try a lower learning rate.",
         );
       }
