@@ -2,7 +2,8 @@
 
 import { GraphError } from "../gpu/errors.ts";
 import { BINDING_ALIGNMENT, type Gpu } from "../gpu/gpu.ts";
-import { compileProgram, type Program, type ProgramSpec, type Run } from "./program.ts";
+import { compileProgram } from "./compile.ts";
+import type { Program, ProgramSpec, Run } from "./program.ts";
 import { type HostData, type Storage, variableOp } from "./ops/leaf.ts";
 import { apply, type DType, elementCount, type Shape, type Tensor } from "./tensor.ts";
 
