@@ -150,7 +150,7 @@ Deno.test("progress in a file: a line every ten seconds or five per cent, then t
   progress.done();
   const lines = out.state.text.trimEnd().split("\n");
   assertEquals(lines.length, 51);
-  assertEquals(lines[25], "teacher 501/1000  loss 0.1235  256 images/s  ETA 4m10s");
+  assertEquals(lines[25], "teacher 501/1000  256 images/s  ETA 4m10s  loss 0.1235");
   assertEquals(lines.at(-1), "teacher: 1000 steps in 8m20s  loss 0.1235  256 images/s");
   assert(!out.state.text.includes("\r"));
 
@@ -171,7 +171,7 @@ Deno.test("progress on a terminal: one line rewritten, never wider than it", () 
   const draws = out.state.text.split("\r\x1b[K");
   assertEquals(draws.length, 1 + 25 + 1);
   for (const draw of draws) assert(draw.length < 60, draw);
-  assert(draws[25]!.startsWith("distil [#########...........] 49/100  generator 0.5"), draws[25]);
+  assert(draws[25]!.startsWith("distil [#########...........] 49/100  1280 images/s  ETA 3s"), draws[25]);
   assertEquals(draws[26], "checkpoint saved\n");
 });
 

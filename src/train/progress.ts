@@ -103,11 +103,12 @@ export class Progress {
     const { stage, total, imagesPerStep, sink } = this.#options;
     const { time, step } = this.#marks[0]!;
     const stepsPerMs = (this.#step - step) / (sink.now() - time);
-    const parts = [`${stage}${bar} ${this.#step}/${total}`, ...this.#lossTexts()];
+    const parts = [`${stage}${bar} ${this.#step}/${total}`];
     if (stepsPerMs > 0 && Number.isFinite(stepsPerMs)) {
       if (imagesPerStep) parts.push(`${number(stepsPerMs * 1000 * imagesPerStep)} images/s`);
       parts.push(`ETA ${duration((total - this.#step) / stepsPerMs)}`);
     }
+    parts.push(...this.#lossTexts()); // last: what a narrow terminal cuts off
     return parts.join("  ");
   }
 

@@ -187,6 +187,8 @@ function uploadImages(workspace: Workspace, data: ImageData8, units: Statistics)
 /** Prints a training program; its run, where it is timed, leaves nothing behind but a gradient. */
 async function show(program: Program, profile: boolean, values: HostValues): Promise<void> {
   if (profile) {
+    // Drivers compile a pipeline when it first runs: that is not what is to be timed.
+    program.workspace.submit([program.at(values)]);
     console.error(program.describe(await program.profile(values)));
     await program.readMetrics();
   } else console.error(program.describe([]));
