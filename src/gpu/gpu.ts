@@ -82,7 +82,7 @@ export class Gpu {
       throw new AdapterError(`The WebGPU adapter gave no device: ${(error as Error).message}`);
     }
     const { info } = adapter;
-    const name = info.description || info.device || info.vendor || "unnamed adapter";
+    const name = info.description || `${info.vendor} ${info.architecture}`.trim() || "unnamed adapter";
     const software = info.isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(name);
     return new Gpu(device, { name, software, vendor: info.vendor }, hasTimestamps);
   }
