@@ -324,6 +324,7 @@ async function distil(
 function provenance(config: RunConfig, data: ImageData8, training: string): Record<string, string> {
   return {
     data: data.name,
+    licence: config.data ? "that of the data it was trained on" : "MIT; digits by E. Alpaydin and C. Kaynak, CC BY 4.0",
     preset: config.preset,
     seed: String(config.seed),
     training,
