@@ -117,12 +117,12 @@ const TEACHER: TeacherConfig = {
 const DISTILL: DistillConfig = {
   h: "jeffreys",
   lambda: -0.5,
-  steps: 900,
+  steps: 700,
   batch: 64,
   generatorLr: 2e-4,
   fakeLr: 2e-4,
   classifierLr: 2e-4,
-  criticUpdates: 1,
+  criticUpdates: 3,
   decayShare: 0.5,
   warmupSteps: 100,
   logitClamp: 10,
@@ -154,7 +154,7 @@ export const PRESETS = {
   "digits-small": {
     modelChannels: 16,
     teacher: { ...TEACHER, steps: 2000, batch: 64 },
-    distill: { ...DISTILL, steps: 600, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupSteps: 50 },
+    distill: { ...DISTILL, steps: 300, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupSteps: 50 },
     evaluationSamples: 2000,
     checkpointEvery: { teacher: 250, distill: 100 },
   },
