@@ -22,8 +22,11 @@ import { runStage } from "./stage.ts";
 /** Steps of the teacher's sampler when it is measured. */
 export const TEACHER_SAMPLING_STEPS = 18;
 
-/** Steps between two looks at the metrics. */
-const READ_EVERY = 20;
+/** Steps between two looks at the metrics: each look waits for the device. */
+const READ_EVERY = { teacher: 20, distill: 10 };
+
+/** Runs of a program between two looks, at most: its metrics must be held until then. */
+const MAX_HELD = 60;
 
 /** Images of the pictures in `samples/`, in rows of eight. */
 const GRID = { images: 64, columns: 8, scale: 6, gap: 2 };
@@ -216,16 +219,16 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     steps,
     imagesPerStep: batch,
     checkpointEvery: config.checkpointEvery.teacher,
-    readEvery: READ_EVERY,
+    readEvery: READ_EVERY.teacher,
     networks: [teacher],
     runs: (step) => [
       gradient.at(imageValues(seed, step, batch)),
       optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
     ],
-    metrics: async () => ({
-      loss: (await gradient.readMetrics()).map(({ loss }) => loss![0]!),
-      gradNorm: await optimizer.readGradNorms(),
-    }),
+    metrics: async () => {
+      const [own, gradNorm] = await Promise.all([gradient.readMetrics(), optimizer.readGradNorms()]);
+      return { loss: own.map(({ loss }) => loss![0]!), gradNorm };
+    },
   });
   const info: ModelInfo = {
     kind: "teacher",
@@ -301,19 +304,26 @@ async function distil(
     steps,
     imagesPerStep: batch,
     checkpointEvery: config.checkpointEvery.distill,
-    readEvery: Math.max(1, Math.floor(READ_EVERY / criticUpdates)),
+    readEvery: Math.min(READ_EVERY.distill, Math.floor(MAX_HELD / criticUpdates)),
     networks: [generator, fakeScore, classifier],
     runs,
     metrics: async () => {
-      const critic = await critics.readMetrics(), own = await gradient.readMetrics();
+      // All at once: Deno makes every wait at least 11 ms, but several together no longer.
+      const [critic, own, gradNorm, fakeGradNorm, classifierGradNorm] = await Promise.all([
+        critics.readMetrics(),
+        gradient.readMetrics(),
+        updateGenerator.readGradNorms(),
+        updateFake.readGradNorms(),
+        updateClassifier.readGradNorms(),
+      ]);
       return {
         fake: critic.map(({ fakeLoss }) => fakeLoss![0]!),
         classifier: critic.map(({ classifierLoss }) => classifierLoss![0]!),
         ratio: own.map(({ stats }) => stats![1]!),
         weightMax: own.map(({ stats }) => stats![5]!),
-        gradNorm: await updateGenerator.readGradNorms(),
-        fakeGradNorm: await updateFake.readGradNorms(),
-        classifierGradNorm: await updateClassifier.readGradNorms(),
+        gradNorm,
+        fakeGradNorm,
+        classifierGradNorm,
       };
     },
     inspect: (step) => look(sampler, step),
