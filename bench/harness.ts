@@ -13,73 +13,87 @@ export function getGpu(): Promise<Gpu> {
   return shared ??= Gpu.create();
 }
 
-/** Result of {@linkcode timeDispatches}. */
-export interface Timing {
-  /** Milliseconds for one run of all dispatches: the best of several rounds. */
-  readonly ms: number;
-  /** GFLOP/s from the dispatches' own counts. */
-  readonly gflops: number;
-  /** GB/s from the dispatches' own counts. */
-  readonly gbps: number;
+/** Dispatches with their buffers, ready to be run many times in one submit. */
+interface Prepared {
+  run(times: number): Promise<void>;
+  free(): void;
 }
 
-/** Times `dispatches` over buffers of the given element counts (filled with a fixed pattern); warm-up first. */
-export async function timeDispatches<K extends string>(
+async function prepareAll<K extends string>(
   gpu: Gpu,
   dispatches: readonly Dispatch<K>[],
   sizes: Readonly<Record<K, number>>,
-  rounds = 5,
-): Promise<Timing> {
+): Promise<Prepared> {
   const buffers = new Map<string, GPUBuffer>();
   for (const [name, elements] of Object.entries<number>(sizes)) {
     const buffer = gpu.buffer(elements * 4, name);
     const data = new Float32Array(elements);
     for (let i = 0; i < elements; i++) data[i] = ((i * 7919) % 1009) / 1009 - 0.5;
-    gpu.device.queue.writeBuffer(buffer, 0, data);
+    if (elements > 0) gpu.device.queue.writeBuffer(buffer, 0, data);
     buffers.set(name, buffer);
   }
   const prepared = await Promise.all(dispatches.map((d) => prepare(gpu, d, (k) => ({ buffer: buffers.get(k)! }))));
-  const run = async (times: number) => {
-    const start = performance.now();
-    const encoder = gpu.device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    for (let i = 0; i < times; i++) for (const { record } of prepared) record(pass);
-    pass.end();
-    gpu.device.queue.submit([encoder.finish()]);
-    await gpu.idle();
-    return performance.now() - start;
+  return {
+    async run(times) {
+      const encoder = gpu.device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      for (let i = 0; i < times; i++) for (const { record } of prepared) record(pass);
+      pass.end();
+      gpu.device.queue.submit([encoder.finish()]);
+      await gpu.idle();
+    },
+    free() {
+      for (const buffer of buffers.values()) gpu.free(buffer);
+      for (const { uniform } of prepared) if (uniform) gpu.free(uniform);
+    },
   };
-  await run(2);
-  const once = (await run(4)) / 4;
-  const times = Math.max(2, Math.min(400, Math.ceil(150 / Math.max(once, 0.01))));
-  let best = Infinity;
-  for (let i = 0; i < rounds; i++) best = Math.min(best, (await run(times)) / times);
-  for (const buffer of buffers.values()) gpu.free(buffer);
-  for (const { uniform } of prepared) if (uniform) gpu.free(uniform);
-  const flops = dispatches.reduce((total, d) => total + d.flops, 0);
-  const bytes = dispatches.reduce((total, d) => total + d.bytes, 0);
-  return { ms: best, gflops: flops / best / 1e6, gbps: bytes / best / 1e6 };
 }
 
-/** Registers a bench that times `dispatches` (many runs per wait) and prints milliseconds and rates once. */
+/** Best milliseconds of one run of each bench so far, with its counts. */
+const results = new Map<string, { ms: number; flops: number; bytes: number }>();
+let current: { name: string; prepared: Prepared } | undefined;
+
+globalThis.addEventListener("unload", () => {
+  console.log("\none run, the best of all:");
+  for (const [name, { ms, flops, bytes }] of results) {
+    const rates = [flops, bytes].map((count) => (count / ms / 1e6).toFixed(2).padStart(8));
+    console.log(`  ${name.padEnd(60)} ${ms.toFixed(3).padStart(9)} ms ${rates[0]} GFLOP/s ${rates[1]} GB/s`);
+  }
+});
+
+/** Runs a bench's iteration holds: about a tenth of a second's work at a few GFLOP/s, so that the wait is not measured. */
+function runsFor(flops: number, bytes: number): number {
+  const seconds = flops / 10e9 + bytes / 3e9 + 1e-4;
+  return Math.max(3, Math.min(100, Math.round(0.1 / seconds)));
+}
+
+/** Registers a bench of `dispatches`; its name says how many runs one iteration of Deno's table holds. */
 export function benchDispatch<K extends string>(
   group: string,
   name: string,
   dispatches: readonly Dispatch<K>[],
   sizes: Readonly<Record<K, number>>,
 ): void {
-  let timing: Timing | undefined;
+  const flops = dispatches.reduce((total, d) => total + d.flops, 0);
+  const bytes = dispatches.reduce((total, d) => total + d.bytes, 0);
+  const times = runsFor(flops, bytes);
   Deno.bench({
     group,
-    name,
-    n: 1,
+    name: `${name} ×${times}`,
+    n: 5,
     warmup: 0,
-    fn: async () => {
-      // Deno calls a bench several times, whatever `n` says; the rounds within are what is measured.
-      if (timing) return;
-      timing = await timeDispatches(await getGpu(), dispatches, sizes);
-      const { ms, gflops, gbps } = timing;
-      console.log(`  ${name}: ${ms.toFixed(3)} ms, ${gflops.toFixed(2)} GFLOP/s, ${gbps.toFixed(2)} GB/s`);
+    fn: async (b) => {
+      if (current?.name !== name) {
+        current?.prepared.free();
+        current = { name, prepared: await prepareAll(await getGpu(), dispatches, sizes) };
+        await current.prepared.run(2);
+      }
+      const start = performance.now();
+      b.start();
+      await current.prepared.run(times);
+      b.end();
+      const ms = (performance.now() - start) / times;
+      results.set(name, { ms: Math.min(ms, results.get(name)?.ms ?? Infinity), flops, bytes });
     },
   });
 }
