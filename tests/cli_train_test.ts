@@ -34,8 +34,8 @@ async function sameModels(a: string, b: string): Promise<void> {
   }
 }
 
-/** Starts a run, kills it as soon as `seen` comes up on stderr, and resumes it. */
-async function killAndResume(folder: string, start: readonly string[], seen: RegExp): Promise<void> {
+/** Starts a run in `folder` and kills it as soon as `seen` comes up on stderr. */
+async function startAndKill(folder: string, start: readonly string[], seen: RegExp): Promise<void> {
   const child = command(start).spawn();
   let text = "";
   for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
@@ -46,6 +46,11 @@ async function killAndResume(folder: string, start: readonly string[], seen: Reg
   await child.stdout.cancel();
   await child.status;
   assert(!(await files(folder)).includes("summary.json"), "the run had ended before it was killed");
+}
+
+/** Starts a run, kills it as soon as `seen` comes up on stderr, and resumes it. */
+async function killAndResume(folder: string, start: readonly string[], seen: RegExp): Promise<void> {
+  await startAndKill(folder, start, seen);
   const { code, errors } = await dibregman(["train", "--resume", folder]);
   assertEquals(code, 0, errors.join("\n"));
 }
@@ -97,15 +102,7 @@ Deno.test("train: killed while distilling, then resumed, gives the same bytes", 
 
 Deno.test("train: a damaged checkpoint is passed over", async () => {
   const folder = `${root}/damaged`;
-  const child = command([...RUN, "--out", folder]).spawn();
-  let text = "";
-  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
-    text += chunk;
-    if (/teacher 80\/100/.test(text)) break;
-  }
-  child.kill("SIGKILL");
-  await child.stdout.cancel();
-  await child.status;
+  await startAndKill(folder, [...RUN, "--out", folder], /teacher 80\/100/);
   const newest = (await files(`${folder}/checkpoints`)).filter((name) => name.startsWith("teacher")).at(-1)!;
   const path = `${folder}/checkpoints/${newest}`;
   const bytes = await Deno.readFile(path);

@@ -1,11 +1,10 @@
 /** `eval`: Fréchet distance, nearest real images and coverage of a trained model. */
 
 import { Evaluator } from "../eval/evaluate.ts";
-import { UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
 import { expectWritable, writeFileAtomic } from "../train/disk.ts";
-import { expectModel, measure } from "../train/run.ts";
-import { readImages, readModel } from "./files.ts";
+import { expectModel, measure, samplerOf } from "../train/run.ts";
+import { checkSteps, readImages, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 
@@ -32,19 +31,14 @@ const COMMAND = {
 export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
   const { model } = await readModel(values.model);
-  if (values.steps !== undefined && model.info.kind === "generator") {
-    throw new UsageError("--steps goes with a teacher only: a generator takes one step.");
-  }
+  checkSteps(values.steps, model);
   const { data } = await readImages(values.data);
   expectModel(model.info, model.info.kind, data, values.model);
   if (values.json !== undefined) await expectWritable(values.json);
   const gpu = await openGpu({ install: !values.noInstall });
   const workspace = new Workspace(gpu);
   const evaluator = await Evaluator.create(workspace, data);
-  const measured = await measure(workspace, evaluator, model, values.n, {
-    seed: values.seed,
-    ...values.steps !== undefined && { steps: values.steps },
-  });
+  const measured = await measure(evaluator, await samplerOf(workspace, model, values.steps), values.n, values.seed);
   const { frechetDistance, floor, nearestDistance, coverage, evaluations, imagesPerSecond } = measured;
   console.log(`${values.model} (${model.info.kind}), ${values.n} images against the ${data.count} of ${data.name}`);
   console.log(`  Fréchet distance    ${frechetDistance.toFixed(3)}`);

@@ -1,6 +1,6 @@
 /** Files that a command is given by the user. */
 
-import { FileError } from "../gpu/errors.ts";
+import { FileError, UsageError } from "../gpu/errors.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { loadDigits } from "../data/digits.ts";
 import { parseUciDigits } from "../data/uci_digits.ts";
@@ -17,6 +17,13 @@ function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
 export async function readModel(path: string): Promise<{ bytes: Uint8Array<ArrayBuffer>; model: Model }> {
   const bytes = await readFile(path);
   return { bytes, model: await decodeModel(bytes, path) };
+}
+
+/** Throws where `--steps` was given for a generator. */
+export function checkSteps(steps: number | undefined, { info }: Model): void {
+  if (steps !== undefined && info.kind === "generator") {
+    throw new UsageError("--steps goes with a teacher only: a generator takes one step.");
+  }
 }
 
 /** The images of a UCI text file, or the embedded digits where no path is given. */

@@ -1,14 +1,14 @@
 /** `sample`: images from a trained model, as a picture or as arrays. */
 
 import { extname } from "@std/path";
-import { createSampler, uploadWeights } from "../diffusion/sampler.ts";
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
 import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
 import { encodePng, imageGrid } from "../io/png.ts";
-import { readModel } from "./files.ts";
+import { samplerOf } from "../train/run.ts";
+import { checkSteps, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 
@@ -48,11 +48,9 @@ export async function run(args: string[]): Promise<void> {
   if (format !== ".png" && format !== ".npz") {
     throw new UsageError(`--out ${values.out} should end in .png or .npz.`);
   }
-  const { info, weights } = (await readModel(values.model)).model;
-  if (values.steps !== undefined && info.kind === "generator") {
-    throw new UsageError("--steps goes with a teacher only: a generator takes one step.");
-  }
-  const { imageChannels, resolution } = info.network;
+  const { model } = await readModel(values.model);
+  checkSteps(values.steps, model);
+  const { imageChannels, resolution } = model.info.network;
   if (format === ".png" && imageChannels !== 1 && imageChannels !== 3) {
     throw new FileError(`${values.model} makes images of ${imageChannels} channels; a .png has 1 or 3.`);
   }
@@ -62,9 +60,7 @@ export async function run(args: string[]): Promise<void> {
   await expectWritable(values.out);
   const gpu = await openGpu({ install: !values.noInstall });
   const workspace = new Workspace(gpu);
-  const sampler = await createSampler(uploadWeights(workspace, info, weights), info, {
-    ...values.steps !== undefined && { steps: values.steps },
-  });
+  const sampler = await samplerOf(workspace, model, values.steps);
   await sampler.sample(values.seed, 0, 1);
   const started = performance.now();
   const pixels = await sampler.sample(values.seed, 0, values.n);

@@ -41,7 +41,6 @@ export class Gpu {
   #pipelines = new Map<string, Pipeline>();
   #layouts = new Map<string, GPUBindGroupLayout>();
   #failure: Error | undefined;
-  #dummy: GPUBuffer | undefined;
 
   private constructor(
     /** The WebGPU device. */
@@ -113,11 +112,6 @@ export class Gpu {
   free(buffer: GPUBuffer): void {
     this.allocatedBytes -= buffer.size;
     buffer.destroy();
-  }
-
-  /** A small buffer to bind where a kernel's optional input is absent. */
-  get dummy(): GPUBuffer {
-    return this.#dummy ??= this.buffer(BINDING_ALIGNMENT, "absent input");
   }
 
   /**
@@ -211,7 +205,7 @@ export class Gpu {
 }
 
 /** The library's error for an error WebGPU reported. */
-export function typedError(error: GPUError): Error {
+function typedError(error: GPUError): Error {
   if (error instanceof GPUOutOfMemoryError) return new OutOfMemoryError(`The GPU is out of memory: ${error.message}`);
   return new ValidationError(`WebGPU reported: ${error.message}`);
 }

@@ -101,7 +101,8 @@ export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     workspace.destroy();
   }
   const teacher = await load(folder, "teacher", data);
-  const teacherImages = await samples(evaluated, teacher, GRID.images);
+  const teacherSampler = await samplerOf(evaluated, teacher);
+  const teacherImages = await teacherSampler.sample(EVALUATION_SEED, 0, GRID.images);
 
   if (!await folder.has(RESULTS.generator)) {
     const workspace = new Workspace(gpu);
@@ -116,11 +117,12 @@ export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const generator = await load(folder, "generator", data);
 
   const started = performance.now();
-  const measured: Record<string, ModelSummary> = {};
-  for (const [name, model] of Object.entries({ teacher, generator })) {
-    measured[name] = await measure(evaluated, evaluator, model, config.evaluationSamples);
-  }
-  const generated = await samples(evaluated, generator, GRID.images);
+  const generatorSampler = await samplerOf(evaluated, generator);
+  const measured = {
+    teacher: await measure(evaluator, teacherSampler, config.evaluationSamples),
+    generator: await measure(evaluator, generatorSampler, config.evaluationSamples),
+  };
+  const generated = await generatorSampler.sample(EVALUATION_SEED, 0, GRID.images);
   await writeGrid(folder, "samples/teacher-and-one-step.png", data, teacherImages, generated);
   const seconds = { ...await folder.stageSeconds(), evaluate: (performance.now() - started) / 1000 };
   evaluated.destroy();
@@ -131,8 +133,7 @@ export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     preset: config.preset,
     h: config.distill.h,
     seconds: Object.fromEntries(Object.entries(seconds).map(([name, value]) => [name, Number(value.toFixed(1))])),
-    teacher: measured.teacher!,
-    generator: measured.generator!,
+    ...measured,
   };
   await folder.writeText(RESULTS.summary, JSON.stringify(summary, null, 2) + "\n");
   return summary;
@@ -343,24 +344,18 @@ function provenance(config: RunConfig, data: ImageData8, training: string): Reco
   };
 }
 
-/** Samples a model, a teacher by Heun's method. */
-async function samples(workspace: Workspace, model: Model, count: number): Promise<Uint8Array<ArrayBuffer>> {
-  const sampler = await createSampler(uploadWeights(workspace, model.info, model.weights), model.info, {
-    steps: TEACHER_SAMPLING_STEPS,
-  });
-  return sampler.sample(EVALUATION_SEED, 0, count);
+/** Puts a model on the device and compiles its sampler, a teacher's with `steps` of Heun's method. */
+export function samplerOf(workspace: Workspace, model: Model, steps = TEACHER_SAMPLING_STEPS): Promise<Sampler> {
+  return createSampler(uploadWeights(workspace, model.info, model.weights), model.info, { steps });
 }
 
-/** Samples and measures a model. */
+/** Samples `count` images and measures them. */
 export async function measure(
-  workspace: Workspace,
   evaluator: Evaluator,
-  model: Model,
+  sampler: Sampler,
   count: number,
-  options: { readonly seed?: number; readonly steps?: number } = {},
+  seed = EVALUATION_SEED,
 ): Promise<ModelSummary> {
-  const { seed = EVALUATION_SEED, steps = TEACHER_SAMPLING_STEPS } = options;
-  const sampler = await createSampler(uploadWeights(workspace, model.info, model.weights), model.info, { steps });
   await sampler.sample(seed, 0, 1);
   const started = performance.now();
   const images = await sampler.sample(seed, 0, count);
