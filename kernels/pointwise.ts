@@ -58,11 +58,28 @@ const FUNCTIONS: Readonly<Record<PointwiseFunction, Emit>> = {
   softplus: ([x]) => `max(${x}, T(0.0)) + log(T(1.0) + exp(-abs(${x})))`,
   silu: ([x]) => `${x} / (T(1.0) + exp(-${x}))`,
   relu: ([x]) => `max(${x}, T(0.0))`,
-  sin: ([x]) => `sin(${x})`,
-  cos: ([x]) => `cos(${x})`,
+  sin: ([x]) => `sine(${x}, T(0.0))`,
+  cos: ([x]) => `sine(${x}, T(1.0))`,
   // By the bits: NaN tests by comparison are unreliable on some drivers.
   isFinite: ([x]) => `select(T(1.0), T(0.0), (bitcast<U>(${x}) & U(0x7f800000u)) == U(0x7f800000u))`,
 };
+
+/**
+ * sin(x + quarters · π/2). WGSL promises sin and cos to 2^-11 only, and some implementations are no better: x is reduced
+ * to [-π/4, π/4] (constants with few bits, so that the products are exact up to |x| of about 10^4) for two polynomials.
+ */
+const SINE = `fn sine(x: T, quarters: T) -> T {
+  let quarter = round(x * 0.63661977);
+  let r = ((x - quarter * 1.5703125) - quarter * 4.837512969970703e-4) - quarter * 7.549789954891882e-8;
+  let s = r * r;
+  let c = 1.0 + s * (-0.5 + s * (4.1666667e-2 + s * (-1.3888889e-3 + s * 2.4801587e-5)));
+  let d = r * (1.0 + s * (-0.16666667 + s * (8.3333333e-3 + s * (-1.9841270e-4 + s * 2.7557319e-6))));
+  let turns = (quarter + quarters) * 0.25;
+  let phase = turns - floor(turns);
+  let y = select(d, c, (phase == T(0.25)) | (phase == T(0.75)));
+  return select(y, -y, phase >= T(0.5));
+}
+`;
 
 /** One function application; arguments count inputs first, then earlier steps. */
 export interface PointwiseStep {
@@ -133,7 +150,7 @@ ${fields.map((name, i) => `  ${name}: ${types[i]},`).join("\n")}
 @group(0) @binding(0) var<uniform> params: Params;
 ${bindings.join("\n")}
 @group(0) @binding(${s.inputShapes.length + 1}) var<storage, read_write> output: array<T>;
-@compute @workgroup_size(64)
+${s.steps.some(({ fn }) => fn === "sin" || fn === "cos") ? SINE : ""}@compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = id.x + id.y * groups.x * 64u;
   if (i >= params.count) { return; }
