@@ -1,4 +1,4 @@
-/** Tests of the command line as a user types it: wrong arguments, a missing adapter, the driver's installation. */
+/** Tests of the command line as a user types it: wrong arguments, and what is missing: an adapter, a browser. */
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { dibregman } from "./command.ts";
@@ -138,7 +138,10 @@ Deno.test({
     await withFakeApt(`echo "E: Could not get lock" >&2; exit 100`, async ({ env, calls }) => {
       const { code, errors } = await dibregman(["test"], env);
       assertEquals(code, 1);
-      assertEquals(errors.at(-1), `error: ${INSTALL} failed: E: Could not get lock`);
+      assertEquals(
+        errors.at(-1),
+        `error: No WebGPU adapter was found. ${INSTALL} failed: E: Could not get lock`,
+      );
       assertEquals(calls().length, 3);
     });
     await withFakeApt("exit 0", async ({ env, calls }) => {
@@ -149,4 +152,41 @@ Deno.test({
       assertEquals(calls(), [INSTALL]);
     });
   },
+});
+
+Deno.test({
+  name: "no browser: the tests as a whole install Chromium, where that is allowed, and run",
+  ignore: !onLinux || driverFile() === undefined,
+  fn: () =>
+    withFakeApt(`echo "#!/bin/sh" > "$FOLDER/chromium"`, async ({ env: missing, folder, calls }) => {
+      const env = { ...missing, VK_ICD_FILENAMES: driverFile()!, VK_DRIVER_FILES: driverFile()! };
+      // Like Ubuntu's chromium-browser without its snap.
+      for (const name of ["chromium", "chromium-browser", "google-chrome"]) {
+        await Deno.writeTextFile(`${folder}/${name}`, "#!/bin/sh\nexit 1\n", { mode: 0o755 });
+      }
+      await Deno.mkdir(`${folder}/tests`);
+      await Deno.writeTextFile(`${folder}/tests/tiny_test.ts`, `Deno.test("passes", () => {});`);
+      const run = async (args: string[], more: Record<string, string> = {}) => {
+        const { code, out, errors } = await dibregman(["test", ...args], { ...env, ...more }, folder);
+        return { code, passed: out.includes("1 passed"), text: errors.join("\n") };
+      };
+
+      const one = await run(["--", "tests/tiny_test.ts"]);
+      assertEquals([one.code, one.passed, one.text.includes("browser"), calls()], [0, true, false, []]);
+
+      const refused = await run(["--no-install"]);
+      assertMatch(refused.text, /^No browser was found: .* run: (sudo )?apt-get install -y chromium$/m);
+      assertEquals([refused.code, refused.passed, calls()], [0, true, []]);
+
+      const wrong = await run([], { DIBREGMAN_CHROMIUM: "/no/such/browser" });
+      assertEquals([wrong.code, wrong.passed, calls()], [2, false, []]);
+      assertStringIncludes(wrong.text, "error: DIBREGMAN_CHROMIUM should be the path of a Chromium; /no/such/browser");
+
+      const installed = await run([]);
+      assertMatch(installed.text, /^No browser was found: .* Installing one: (sudo -n )?apt-get install -y chromium$/m);
+      assertEquals([installed.code, installed.passed, calls()], [0, true, ["apt-get install -y chromium"]]);
+
+      const again = await run([]);
+      assertEquals([again.code, again.text.includes("browser"), calls().length], [0, false, 1]);
+    }),
 });

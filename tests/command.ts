@@ -13,22 +13,28 @@ export interface Outcome {
 }
 
 /** The process of a command; whatever this test run itself was started with must not matter. */
-export function command(args: readonly string[], env: Readonly<Record<string, string>> = {}): Deno.Command {
+export function command(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+  cwd: string = Deno.cwd(),
+): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", MAIN, ...args],
-    env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "", DIBREGMAN_INSTALLED: "", ...env },
+    env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "", DIBREGMAN_INSTALLED: "", DIBREGMAN_CHROMIUM: "", ...env },
+    cwd,
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
   });
 }
 
-/** Runs a command to its end. */
+/** Runs a command to its end, in the folder `cwd`. */
 export async function dibregman(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  cwd: string = Deno.cwd(),
 ): Promise<Outcome> {
-  const { code, stdout, stderr } = await command(args, env).output();
+  const { code, stdout, stderr } = await command(args, env, cwd).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
   return { code, out: text(stdout), errors: text(stderr).split("\n") };
 }

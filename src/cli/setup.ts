@@ -4,6 +4,7 @@ import { AdapterError } from "../gpu/errors.ts";
 import { Gpu } from "../gpu/gpu.ts";
 import { runChild } from "./child.ts";
 import type { FlagOption } from "./options.ts";
+import { installPackages } from "./packages.ts";
 
 /** How {@linkcode openGpu} may go about it. */
 export interface SetupOptions {
@@ -15,11 +16,10 @@ export interface SetupOptions {
 export const NO_INSTALL = {
   name: "no-install",
   kind: "flag",
-  help: "where no WebGPU adapter is found, say what to install instead of installing it",
+  help: "where no WebGPU adapter (for the tests: or browser) is found, say what to install instead of installing it",
 } as const satisfies FlagOption;
 
 const PACKAGES = ["mesa-vulkan-drivers", "libvulkan1"];
-const INSTALL = ["apt-get", "install", "-y", ...PACKAGES];
 
 /** Set in the child that runs after an installation, so that there is never a second one. */
 const MARKER = "DIBREGMAN_INSTALLED";
@@ -40,58 +40,25 @@ export async function openGpu(options: SetupOptions): Promise<Gpu> {
     return gpu;
   } catch (error) {
     if (!(error instanceof AdapterError)) throw error;
-    await installDriver(error, options.install && Deno.env.get("DIBREGMAN_NO_INSTALL") !== "1");
+    await installDriver(error, options);
     Deno.exit(await runAgain());
   }
 }
 
 /** Installs a driver, or throws `missing` with what the user can do. */
-async function installDriver(missing: AdapterError, allowed: boolean): Promise<void> {
-  const hasApt = Deno.build.os === "linux" && await succeeds(["apt-get", "--version"]);
-  if (!hasApt) {
-    throw new AdapterError(`${missing.message} Install a Vulkan, Metal or Direct3D 12 driver for this machine's GPU.`);
-  }
+async function installDriver(missing: AdapterError, { install }: SetupOptions): Promise<void> {
   if (Deno.env.get(MARKER) === "1") {
     throw new AdapterError(`${missing.message} ${PACKAGES.join(" and ")} were installed, but did not change that.`);
   }
-  const asRoot = Deno.uid() === 0 ? [] : ["sudo", "-n"];
-  const mayInstall = asRoot.length === 0 || await succeeds([...asRoot, "true"]);
-  if (!allowed || !mayInstall) {
-    const command = [...(Deno.uid() === 0 ? [] : ["sudo"]), ...INSTALL].join(" ");
-    throw new AdapterError(`${missing.message} To install a software driver, run: ${command}`);
-  }
-  console.error(`${missing.message} Installing a software Vulkan driver: ${[...asRoot, ...INSTALL].join(" ")}`);
-  await aptInstall(asRoot);
-}
-
-async function aptInstall(asRoot: readonly string[]): Promise<void> {
-  const environment = ["env", "DEBIAN_FRONTEND=noninteractive"];
-  const install = [...asRoot, ...environment, ...INSTALL];
-  if (await succeeds(install)) return;
-  // A fresh image has no package lists yet, and an old one may name versions that are gone.
-  const update = [...asRoot, ...environment, "apt-get", "update"];
-  console.error(`Fetching the package lists first: ${[...asRoot, "apt-get", "update"].join(" ")}`);
-  await succeeds(update);
-  const { success, message } = await capture(install);
-  if (!success) throw new AdapterError(`${INSTALL.join(" ")} failed: ${message}`);
+  const advice = await installPackages({
+    packages: PACKAGES,
+    notice: `${missing.message} Installing a software Vulkan driver`,
+    elsewhere: "Install a Vulkan, Metal or Direct3D 12 driver for this machine's GPU.",
+  }, install);
+  if (advice) throw new AdapterError(`${missing.message} ${advice}`);
 }
 
 /** Runs the same command line in a new process. */
 function runAgain(): Promise<number> {
   return runChild(["run", "-A", Deno.mainModule, ...Deno.args], { [MARKER]: "1" });
-}
-
-async function succeeds(command: readonly string[]): Promise<boolean> {
-  return (await capture(command)).success;
-}
-
-/** Runs a program in silence; `message` is the last line of its complaints. */
-async function capture([program, ...args]: readonly string[]): Promise<{ success: boolean; message: string }> {
-  try {
-    const { success, stderr } = await new Deno.Command(program!, { args, stdin: "null" }).output();
-    return { success, message: new TextDecoder().decode(stderr).trim().split("\n").at(-1)! };
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return { success: false, message: `there is no ${program}` };
-    throw error;
-  }
 }

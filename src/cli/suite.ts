@@ -1,5 +1,6 @@
 /** What the test and the bench command share: an adapter first, then Deno's own runner on a folder. */
 
+import { ensureBrowser } from "./browser.ts";
 import { runChild } from "./child.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -10,12 +11,14 @@ export interface Suite {
   readonly name: "test" | "bench";
   /** What it runs where no file is named. */
   readonly folder: string;
+  /** Whether something in that folder needs a browser. */
+  readonly browser: boolean;
   /** One sentence for the help text. */
   readonly summary: string;
 }
 
 /** Runs a suite with a command's arguments and ends the process with the runner's exit code. */
-export async function runSuite({ name, folder, summary }: Suite, args: readonly string[]): Promise<void> {
+export async function runSuite({ name, folder, browser, summary }: Suite, args: readonly string[]): Promise<void> {
   const command = {
     name,
     summary,
@@ -23,9 +26,11 @@ export async function runSuite({ name, folder, summary }: Suite, args: readonly 
     passThrough: `options of deno ${name}, and files to run instead of ${folder}`,
   } as const satisfies Command;
   const { values, rest } = parseOptions(command, args);
-  const gpu = await openGpu({ install: !values.noInstall });
+  const install = !values.noInstall;
+  const gpu = await openGpu({ install });
   gpu.destroy();
   const folders = rest.some(isPath) ? [] : [folder];
+  if (browser && folders.length > 0) await ensureBrowser(install);
   Deno.exit(await runChild([name, "-A", ...folders, ...rest]));
 }
 
