@@ -1,14 +1,14 @@
 /** Convolution benches: forward, input gradient and weight gradient on the shapes of small and larger UNets. */
 
 import {
-  conv2dForward,
-  conv2dInputGrad,
+  conv2d,
   conv2dWeightGrad,
-  conv2dWeightGradScratch,
+  convolution,
   convOutputSize,
   type ConvShape,
+  inputGradient,
 } from "../kernels/conv2d.ts";
-import { benchDispatch } from "./harness.ts";
+import { benchFamily } from "./harness.ts";
 
 /** [in, out, side, kernel, stride] at batch 64: the network for 8x8 digits. */
 const SMALL = [
@@ -30,19 +30,14 @@ const LARGE = [[128, 128, 32, 3, 1], [128, 384, 32, 1, 1]] as const;
 
 for (const [batch, shapes] of [[64, SMALL], [2, LARGE]] as const) {
   for (const [inChannels, outChannels, side, kernel, stride] of shapes) {
-    const s: ConvShape = { batch, inChannels, outChannels, height: side, width: side, kernel, stride };
+    const s: ConvShape = { batch, inChannels, outChannels, height: side, width: side, kernel, stride, scale: 1 };
     const outputs = batch * outChannels * convOutputSize(side, kernel, stride) ** 2;
     const x = batch * inChannels * side * side, w = outChannels * inChannels * kernel * kernel;
     const group = `${kernel}x${kernel}/${stride} ${inChannels}->${outChannels} at ${side}x${side}, batch ${batch}`;
-    const forward = conv2dForward<"x" | "w" | "bias" | "y">({ x: "x", w: "w", bias: "bias", y: "y" }, s);
-    benchDispatch(group, `conv2d ${group}`, [forward], { x, w, bias: outChannels, y: outputs });
-    const inputGrad = conv2dInputGrad({ dy: "dy", w: "w", dx: "dx" }, s);
-    benchDispatch(group, `conv2d.inputGrad ${group}`, [inputGrad], { dy: outputs, w, dx: x });
-    const weightGrad = conv2dWeightGrad<"dy" | "x" | "dw" | "scratch">(
-      { dy: "dy", x: "x", dw: "dw", scratch: "scratch" },
-      s,
-    );
-    const scratch = Math.max(1, conv2dWeightGradScratch(s));
-    benchDispatch(group, `conv2d.weightGrad ${group}`, weightGrad, { dy: outputs, x, dw: w, scratch });
+    const sizes = { x, w, y: outputs, bias: outChannels };
+    benchFamily(group, `conv2d ${group}`, conv2d, { x: "x", w: "w", bias: "bias", y: "y" }, convolution(s), sizes);
+    benchFamily(group, `conv2d.inputGrad ${group}`, conv2d, { x: "y", w: "w", y: "x" }, inputGradient(s), sizes);
+    const gradient = { dy: "y", x: "x", dw: "w", db: "bias" };
+    benchFamily(group, `conv2d.weightGrad ${group}`, conv2dWeightGrad, gradient, s, sizes);
   }
 }

@@ -1,6 +1,7 @@
 /** Rates of the group norm kernels at the shapes of small U-Nets. */
 
 import { groupNormForward, groupNormGrad, type GroupNormShape } from "../kernels/group_norm.ts";
+import { standalone } from "../kernels/standalone.ts";
 import { benchDispatch } from "./harness.ts";
 
 const PLANES: [channels: number, size: number][] = [[16, 64], [32, 64], [64, 64], [64, 16], [128, 16], [128, 256], [
@@ -16,10 +17,10 @@ for (const [channels, size] of PLANES) {
   const shared = { x: elements, gamma: channels, beta: channels, stats: 2 * s.batch * groups };
   const forward = groupNormForward({ x: "x", gamma: "gamma", beta: "beta", y: "y", stats: "stats" }, s);
   benchDispatch("group norm + silu", name, [forward], { ...shared, y: elements });
-  // deno-fmt-ignore
-  const grad = groupNormGrad({
-    x: "x", gamma: "gamma", beta: "beta", stats: "stats", dy: "dy", dx: "dx", dgamma: "dgamma", dbeta: "dbeta",
-  }, s);
-  const partials = { dgamma: s.batch * channels, dbeta: s.batch * channels };
-  benchDispatch("group norm + silu, gradient", name, [grad], { ...shared, ...partials, dy: elements, dx: elements });
+  const buffers = { x: "x", gamma: "gamma", beta: "beta", stats: "stats", dy: "dy" };
+  const { dispatches, scratch } = standalone((lowering) =>
+    groupNormGrad({ ...buffers, dx: "dx", dgamma: "dgamma", dbeta: "dbeta" }, s, lowering)
+  );
+  const gradients = { dx: elements, dgamma: channels, dbeta: channels };
+  benchDispatch("group norm + silu, gradient", name, dispatches, { ...shared, ...gradients, dy: elements, ...scratch });
 }

@@ -1,17 +1,15 @@
 /** Times dispatches on the GPU: many per wait, so that the wait is not what is measured. */
 
 import { Gpu } from "../src/gpu/gpu.ts";
+import { standaloneVariant } from "../kernels/standalone.ts";
+import type { Buffers, Family } from "../src/gpu/family.ts";
 import type { Dispatch } from "../src/gpu/kernel.ts";
 import { prepare } from "../src/gpu/run.ts";
 
 if (Deno.build.os === "linux") Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
 
-let shared: Promise<Gpu> | undefined;
-
 /** The device all benches of this process share. */
-export function getGpu(): Promise<Gpu> {
-  return shared ??= Gpu.create();
-}
+const gpu = await Gpu.create();
 
 /** Dispatches with their buffers, ready to be run many times in one submit. */
 interface Prepared {
@@ -20,9 +18,9 @@ interface Prepared {
 }
 
 async function prepareAll<K extends string>(
-  gpu: Gpu,
   dispatches: readonly Dispatch<K>[],
   sizes: Readonly<Record<K, number>>,
+  constants: Readonly<Record<string, Uint32Array<ArrayBuffer>>>,
 ): Promise<Prepared> {
   const buffers = new Map<string, GPUBuffer>();
   for (const [name, elements] of Object.entries<number>(sizes)) {
@@ -30,6 +28,11 @@ async function prepareAll<K extends string>(
     const data = new Float32Array(elements);
     for (let i = 0; i < elements; i++) data[i] = ((i * 7919) % 1009) / 1009 - 0.5;
     if (elements > 0) gpu.device.queue.writeBuffer(buffer, 0, data);
+    buffers.set(name, buffer);
+  }
+  for (const [name, data] of Object.entries(constants)) {
+    const buffer = gpu.buffer(data.byteLength, name);
+    gpu.device.queue.writeBuffer(buffer, 0, data);
     buffers.set(name, buffer);
   }
   const prepared = await Promise.all(dispatches.map((d) => prepare(gpu, d, (k) => ({ buffer: buffers.get(k)! }))));
@@ -73,6 +76,7 @@ export function benchDispatch<K extends string>(
   name: string,
   dispatches: readonly Dispatch<K>[],
   sizes: Readonly<Record<K, number>>,
+  constants: Readonly<Record<string, Uint32Array<ArrayBuffer>>> = {},
 ): void {
   const flops = dispatches.reduce((total, d) => total + d.flops, 0);
   const bytes = dispatches.reduce((total, d) => total + d.bytes, 0);
@@ -85,7 +89,7 @@ export function benchDispatch<K extends string>(
     fn: async (b) => {
       if (current?.name !== name) {
         current?.prepared.free();
-        current = { name, prepared: await prepareAll(await getGpu(), dispatches, sizes) };
+        current = { name, prepared: await prepareAll(dispatches, sizes, constants) };
         await current.prepared.run(2);
       }
       const start = performance.now();
@@ -96,4 +100,18 @@ export function benchDispatch<K extends string>(
       results.set(name, { ms: Math.min(ms, results.get(name)?.ms ?? Infinity), flops, bytes });
     },
   });
+}
+
+/** Registers a bench of the variant that a shape gets on this adapter. */
+export function benchFamily<S, K extends string, O extends string>(
+  group: string,
+  name: string,
+  family: Family<S, K, O>,
+  buffers: Buffers<string, K, O>,
+  s: S,
+  sizes: Readonly<Record<string, number>>,
+): void {
+  const variant = gpu.choices.name(family, s);
+  const { dispatches, scratch, constants } = standaloneVariant(family.variants[variant]!, buffers, s);
+  benchDispatch(group, `${name} (${variant})`, dispatches, { ...sizes, ...scratch }, constants);
 }

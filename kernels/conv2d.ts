@@ -1,11 +1,12 @@
-/** Descriptors of the 2-D convolution, its input gradient and its weight gradient. */
+/** Families of the 2-D convolution with its input gradient, and of its weight and bias gradient. */
 
-import { ceilDiv, type Dispatch, spread } from "../src/gpu/kernel.ts";
+import type { AdapterKind, Buffers, Family, Lowering, Packing, Variant } from "../src/gpu/family.ts";
+import { ceilDiv, type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
 import general from "./conv2d.wgsl" with { type: "text" };
-import strip from "./conv2d_strip.wgsl" with { type: "text" };
-import sumSplits from "./conv2d_sum_splits.wgsl" with { type: "text" };
+import rows from "./conv2d_rows.wgsl" with { type: "text" };
 import generalWeightGrad from "./conv2d_weight_grad.wgsl" with { type: "text" };
-import stripWeightGrad from "./conv2d_weight_grad_strip.wgsl" with { type: "text" };
+import { sumPair } from "./reduce.ts";
+import rowsWeightGrad from "./conv2d_weight_grad_rows.wgsl" with { type: "text" };
 
 /** Shape of a convolution: NCHW images, OIHW weights, padding (kernel − 1) / 2. */
 export interface ConvShape {
@@ -23,6 +24,8 @@ export interface ConvShape {
   readonly kernel: 1 | 3;
   /** Step between outputs, in pixels of x. */
   readonly stride: 1 | 2;
+  /** Factor on the result; of a gradient, on the incoming one. */
+  readonly scale: number;
 }
 
 /** Side of a convolution's output: floor((size + 2 padding − kernel) / stride) + 1 with padding (kernel − 1) / 2. */
@@ -30,64 +33,74 @@ export function convOutputSize(size: number, kernel: number, stride: number): nu
   return Math.floor((size + 2 * Math.floor(kernel / 2) - kernel) / stride) + 1;
 }
 
-/** Threads of a workgroup in every kernel of the family but the sum. */
-const GROUP = 32;
+/** The one computation behind the convolution and its input gradient; see conv2d.wgsl. */
+export interface Correlation {
+  /** "conv2d" or "conv2d.inputGrad". */
+  readonly label: string;
+  /** Images. */
+  readonly batch: number;
+  /** Channels that are summed over. */
+  readonly inChannels: number;
+  /** Rows of the input. */
+  readonly inHeight: number;
+  /** Columns of the input. */
+  readonly inWidth: number;
+  /** Channels that are computed. */
+  readonly outChannels: number;
+  /** Rows of the output. */
+  readonly outHeight: number;
+  /** Columns of the output. */
+  readonly outWidth: number;
+  /** Side of the filter. */
+  readonly kernel: 1 | 3;
+  /** Step between outputs, in pixels of the input. */
+  readonly stride: number;
+  /** Step between inputs, in pixels of the output. */
+  readonly dilation: number;
+  /** Elements between two computed channels of the weights. */
+  readonly weightOut: number;
+  /** Elements between two summed channels of the weights. */
+  readonly weightIn: number;
+  /** 1 where the filter is turned around. */
+  readonly flip: 0 | 1;
+  /** Factor on the result. */
+  readonly scale: number;
+}
 
-/** y [batch, out, OH, OW] of x [batch, in, H, W], w [out, in, K, K] and bias [out]. */
-export function conv2dForward<B>(b: { x: B; w: B; bias: B | undefined; y: B }, s: ConvShape): Dispatch<B> {
-  const taps = s.kernel * s.kernel;
-  return correlation(b, s, {
+/** y [batch, out, OH, OW] from x [batch, in, H, W] and w [out, in, K, K]. */
+export function convolution(s: ConvShape): Correlation {
+  const { batch, kernel, stride, scale } = s;
+  const taps = kernel * kernel;
+  return {
     label: "conv2d",
-    ...size(s),
-    stride: s.stride,
+    ...{ batch, kernel, scale, ...size(s) },
+    stride,
     dilation: 1,
     weightOut: s.inChannels * taps,
     weightIn: taps,
     flip: 0,
-  });
+  };
 }
 
-/** dx [batch, in, H, W], the gradient with respect to the input, of dy [batch, out, OH, OW] and w. */
-export function conv2dInputGrad<B>(b: { dy: B; w: B; dx: B }, s: ConvShape): Dispatch<B> {
-  const taps = s.kernel * s.kernel;
+/** dx [batch, in, H, W] from dy [batch, out, OH, OW] and w [out, in, K, K]. */
+export function inputGradient(s: ConvShape): Correlation {
+  const { batch, kernel, stride, scale } = s;
+  const taps = kernel * kernel;
   const { inChannels, inHeight, inWidth, outChannels, outHeight, outWidth } = size(s);
-  return correlation({ x: b.dy, w: b.w, bias: undefined, y: b.dx }, s, {
+  return {
     label: "conv2d.inputGrad",
-    inChannels: outChannels,
-    inHeight: outHeight,
-    inWidth: outWidth,
-    outChannels: inChannels,
-    outHeight: inHeight,
-    outWidth: inWidth,
+    ...{ batch, kernel, scale },
+    ...{ inChannels: outChannels, inHeight: outHeight, inWidth: outWidth },
+    ...{ outChannels: inChannels, outHeight: inHeight, outWidth: inWidth },
     stride: 1,
-    dilation: s.stride,
+    dilation: stride,
     weightOut: taps,
     weightIn: inChannels * taps,
     flip: 1,
-  });
+  };
 }
 
-/** Sides and channels of both ends of a correlation. */
-interface Size {
-  readonly inChannels: number;
-  readonly inHeight: number;
-  readonly inWidth: number;
-  readonly outChannels: number;
-  readonly outHeight: number;
-  readonly outWidth: number;
-}
-
-/** The one computation behind the convolution and its input gradient; see conv2d.wgsl. */
-interface Correlation extends Size {
-  readonly label: string;
-  readonly stride: number;
-  readonly dilation: number;
-  readonly weightOut: number;
-  readonly weightIn: number;
-  readonly flip: 0 | 1;
-}
-
-function size(s: ConvShape): Size {
+function size(s: ConvShape) {
   return {
     inChannels: s.inChannels,
     inHeight: s.height,
@@ -98,216 +111,280 @@ function size(s: ConvShape): Size {
   };
 }
 
-/** Multiply-adds as floating-point operations, padding counted as in the usual formula. */
-function flops(s: ConvShape): number {
-  const { outHeight, outWidth } = size(s);
-  return 2 * s.batch * outHeight * outWidth * s.outChannels * s.inChannels * s.kernel * s.kernel;
-}
+type ImageBuffers<B> = Buffers<B, "x" | "w" | "y", "bias" | "shift" | "residual">;
+type CorrelationVariant = Variant<Correlation, "x" | "w" | "y", "bias" | "shift" | "residual">;
 
-/** Bytes of x, y, w and `extra` further elements. */
-function bytes(s: ConvShape, extra: number): number {
-  const { outHeight, outWidth } = size(s);
-  const images = s.batch * (s.inChannels * s.height * s.width + s.outChannels * outHeight * outWidth);
-  return 4 * (images + s.outChannels * s.inChannels * s.kernel * s.kernel + extra);
-}
+/** Threads of a workgroup of the register kernels. */
+const GROUP = 32;
 
 /**
- * Height and width as the strip kernels take them, where they apply: stride 1, rows of whole vec4s. A 1x1 filter
- * does not see rows, so the whole image is one.
+ * y = scale · (correlation(x, w) + bias[o] + shift[n, o] + residual[n, o, i, j]); what is not given is left out.
+ * x [batch, in, IH, IW], y and residual [batch, out, OH, OW], bias [out], shift [batch, out].
  */
-function stripSides(s: ConvShape): { height: number; width: number } | undefined {
-  const { height, width } = s.kernel === 1 ? { height: 1, width: s.height * s.width } : s;
-  return s.stride === 1 && width % 4 === 0 ? { height, width } : undefined;
+export const conv2d: Family<Correlation, "x" | "w" | "y", "bias" | "shift" | "residual"> = {
+  name: "conv2d",
+  variants: {
+    general: { fits: () => true, dispatches: (b, s) => [generalDispatch(b, s)] },
+    rows4: rowsVariant(4, 8),
+    rows8: rowsVariant(8, 8),
+    rows8small: rowsVariant(8, 4),
+    rows16: rowsVariant(16, 4),
+  },
+  key: (s) =>
+    `${s.kernel}x${s.kernel} ${s.inChannels}->${s.outChannels} ${s.inHeight}x${s.inWidth}->${s.outHeight}x${s.outWidth} ` +
+    `batch ${s.batch}`,
+  preferred: (s) => {
+    if (!rowSides(s)) return "general";
+    if (s.outChannels <= 4) return "rows4";
+    return s.kernel === 1 && s.outChannels >= 16 ? "rows16" : "rows8";
+  },
+};
+
+/** Multiply-adds as floating-point operations, padding and zeros between dilated pixels not counted. */
+function flops(s: Correlation): number {
+  const pixels = Math.min(s.inHeight * s.inWidth, s.outHeight * s.outWidth);
+  return 2 * s.batch * pixels * s.outChannels * s.inChannels * s.kernel * s.kernel;
 }
 
-/** Output channels and strips of four pixels a thread of the strip kernel computes. */
-const STRIP_TILE = { CHANNELS: 8, STRIPS: 4 } as const;
-/** Output channels and pixels a thread of the general kernel computes. */
+/** What every variant's dispatch has in common, with the epilogue's operands in binding order. */
+function correlationCommon<B>(b: ImageBuffers<B>, s: Correlation) {
+  const given = [b.bias, b.shift, b.residual];
+  const terms = given.reduce((bits, buffer, i) => bits + (buffer === undefined ? 0 : 1 << i), 0);
+  const output = s.batch * s.outChannels * s.outHeight * s.outWidth;
+  const elements = s.batch * s.inChannels * s.inHeight * s.inWidth + s.outChannels * s.inChannels * s.kernel ** 2 +
+    output * (b.residual === undefined ? 1 : 2) + (b.bias === undefined ? 0 : s.outChannels) +
+    (b.shift === undefined ? 0 : s.batch * s.outChannels);
+  return {
+    terms,
+    // What is not read is bound to something that is there.
+    operands: given.map((buffer) => buffer ?? b.x),
+    common: { label: s.label, writes: [b.y], flops: flops(s), bytes: 4 * elements },
+  };
+}
+
+/** Output channels and pixels a thread of the general kernel holds. */
 const PIXEL_TILE = { CHANNELS: 8, PIXELS: 8 } as const;
 
-function correlation<B>(b: { x: B; w: B; bias: B | undefined; y: B }, s: ConvShape, c: Correlation): Dispatch<B> {
-  const common = {
-    label: c.label,
-    flops: flops(s),
-    bytes: bytes(s, b.bias === undefined ? 0 : s.outChannels),
-    writes: [b.y],
-  };
-  const bias = b.bias ?? b.w;
-  const hasBias = b.bias === undefined ? 0 : 1;
-  const sides = stripSides(s);
-  if (sides) {
-    const { CHANNELS, STRIPS } = STRIP_TILE;
-    const strips = s.batch * sides.height * sides.width / 4;
-    const blocks = ceilDiv(strips, STRIPS * GROUP);
-    return {
-      ...common,
-      source: strip,
-      constants: { KERNEL: s.kernel, CHANNELS, STRIPS },
-      uniforms: [
-        blocks,
-        strips,
-        sides.width / 4,
-        c.inChannels,
-        c.outChannels,
-        sides.height,
-        sides.width,
-        c.weightOut,
-        c.weightIn,
-        c.flip,
-        hasBias,
-      ],
-      reads: [b.x, b.x, b.w, bias],
-      workgroups: spread(blocks * ceilDiv(c.outChannels, CHANNELS)),
-    };
-  }
+function generalDispatch<B>(b: ImageBuffers<B>, s: Correlation): Dispatch<B> {
   const { CHANNELS, PIXELS } = PIXEL_TILE;
-  const phaseHeight = ceilDiv(c.outHeight, c.dilation), phaseWidth = ceilDiv(c.outWidth, c.dilation);
-  const pixels = s.batch * c.dilation * c.dilation * phaseHeight * phaseWidth;
+  const { terms, operands, common } = correlationCommon(b, s);
+  const phaseHeight = ceilDiv(s.outHeight, s.dilation), phaseWidth = ceilDiv(s.outWidth, s.dilation);
+  const pixels = s.batch * s.dilation * s.dilation * phaseHeight * phaseWidth;
   const blocks = ceilDiv(pixels, PIXELS * GROUP);
   return {
     ...common,
     source: general,
     constants: { CHANNELS, PIXELS },
     uniforms: [
-      blocks,
-      pixels,
-      s.batch,
-      c.inChannels,
-      c.outChannels,
-      c.inHeight,
-      c.inWidth,
-      c.outHeight,
-      c.outWidth,
-      phaseHeight,
-      phaseWidth,
-      s.kernel,
-      c.stride,
-      c.dilation,
-      c.weightOut,
-      c.weightIn,
-      c.flip,
-      hasBias,
+      ...[blocks, pixels, s.batch, s.inChannels, s.outChannels],
+      ...[s.inHeight, s.inWidth, s.outHeight, s.outWidth, phaseHeight, phaseWidth],
+      ...[s.kernel, s.stride, s.dilation, s.weightOut, s.weightIn, s.flip, terms],
+      new F32(s.scale),
     ],
-    reads: [b.x, b.w, bias],
-    workgroups: spread(blocks * ceilDiv(c.outChannels, CHANNELS)),
+    reads: [b.x, b.w, ...operands],
+    workgroups: spread(blocks * ceilDiv(s.outChannels, CHANNELS)),
   };
-}
-
-/** How the weight gradient's sum over pixels is divided. */
-interface WeightGradPlan {
-  /** Rows and columns as the strip kernel takes them; undefined: the general kernel. */
-  readonly sides: { height: number; width: number } | undefined;
-  /** Workgroups one split needs. */
-  readonly blocks: number;
-  /** Units (columns of a strip's width, or rows) of the sum over pixels. */
-  readonly units: number;
-  readonly unitsPerSplit: number;
-  readonly splits: number;
-}
-
-/** Output and input channels a thread of the strip weight-gradient kernel holds. */
-const TILE = { 1: { OUTS: 8, INS: 8 }, 3: { OUTS: 4, INS: 2 } } as const;
-/** Output channels and filter entries a thread of the general weight-gradient kernel holds. */
-const GENERAL_TILE = { CHANNELS: 8, ENTRIES: 8 } as const;
-/** A split sums at least this many pixels: fewer, and writing its part costs as much as computing it. */
-const MIN_PIXELS_PER_SPLIT = 256;
-/** Workgroups beyond which further splits only add traffic. */
-const ENOUGH_WORKGROUPS = 1024;
-
-function weightGradPlan(s: ConvShape): WeightGradPlan {
-  const sides = stripSides(s);
-  const { outHeight, outWidth } = size(s);
-  const { OUTS, INS } = TILE[s.kernel];
-  const { CHANNELS, ENTRIES } = GENERAL_TILE;
-  const blocks = sides
-    ? ceilDiv(ceilDiv(s.outChannels, OUTS) * ceilDiv(s.inChannels, INS), GROUP)
-    : ceilDiv(ceilDiv(s.outChannels, CHANNELS) * ceilDiv(s.inChannels * s.kernel * s.kernel, ENTRIES), GROUP);
-  const units = s.batch * (sides ? sides.width / 4 : outHeight);
-  const pixelsPerUnit = sides ? 4 * sides.height : outWidth;
-  const wanted = Math.max(1, Math.floor(ENOUGH_WORKGROUPS / blocks));
-  const unitsPerSplit = Math.max(ceilDiv(units, wanted), ceilDiv(MIN_PIXELS_PER_SPLIT, pixelsPerUnit));
-  return { sides, blocks, units, unitsPerSplit, splits: ceilDiv(units, unitsPerSplit) };
-}
-
-/** Elements of scratch {@linkcode conv2dWeightGrad} needs; 0: none, the scratch is not bound. */
-export function conv2dWeightGradScratch(s: ConvShape): number {
-  const { splits } = weightGradPlan(s);
-  return splits === 1 ? 0 : splits * s.outChannels * s.inChannels * s.kernel * s.kernel;
 }
 
 /**
- * dw [out, in, K, K], the gradient with respect to the weights, of dy [batch, out, OH, OW] and x [batch, in, H, W]: parts of
- * the sum over pixels in scratch, then their sum in a fixed order.
+ * Height and width as the row kernels take them, where they apply: stride 1, rows of whole vec4s. A 1x1 filter does not
+ * see rows, so the whole image is one.
  */
-export function conv2dWeightGrad<B>(b: { dy: B; x: B; dw: B; scratch: B }, s: ConvShape): Dispatch<B>[] {
-  const plan = weightGradPlan(s);
-  if (plan.splits === 1) return [weightGradParts(b, b.dw, s, plan)];
-  const count = s.outChannels * s.inChannels * s.kernel * s.kernel;
-  return [weightGradParts(b, b.scratch, s, plan), {
-    label: "conv2d.weightGrad.sum",
-    source: sumSplits,
-    uniforms: [count, plan.splits],
-    reads: [b.scratch],
-    writes: [b.dw],
-    workgroups: spread(ceilDiv(count, 64)),
-    flops: count * plan.splits,
-    bytes: 4 * count * (plan.splits + 1),
-  }];
+function rowSides(
+  s: Pick<Correlation, "kernel" | "stride" | "dilation" | "outHeight" | "outWidth">,
+): { height: number; width: number } | undefined {
+  if (s.stride !== 1 || s.dilation !== 1) return undefined;
+  const sides = s.kernel === 1
+    ? { height: 1, width: s.outHeight * s.outWidth }
+    : { height: s.outHeight, width: s.outWidth };
+  return sides.width % 4 === 0 ? sides : undefined;
 }
 
-function weightGradParts<B>(b: { dy: B; x: B }, part: B, s: ConvShape, plan: WeightGradPlan): Dispatch<B> {
-  const { sides, blocks, units, unitsPerSplit, splits } = plan;
-  const count = s.outChannels * s.inChannels * s.kernel * s.kernel;
-  const common = {
-    label: "conv2d.weightGrad",
-    writes: [part],
-    workgroups: spread(splits * blocks),
-    flops: flops(s),
-    bytes: bytes(s, (splits - 1) * count),
+/** The largest of 4, 2 and 1 vec4s, at most `most`, that divides a row. */
+function quadsAcross(width: number, most: number): number {
+  return [4, 2, 1].find((quads) => quads <= most && width % (4 * quads) === 0)!;
+}
+
+/** Register tiles of `channels` output channels and up to `quads` vec4s of pixels a thread. */
+function rowsVariant(channels: number, quads: number): CorrelationVariant {
+  return {
+    fits: (s) => rowSides(s) !== undefined,
+    dispatches: (b, s, lowering) => [rowsDispatch(b, s, lowering, channels, quads)],
   };
-  if (sides) {
-    const tile = TILE[s.kernel];
-    return {
-      ...common,
-      source: stripWeightGrad,
-      constants: { KERNEL: s.kernel, ...tile },
-      uniforms: [
-        splits,
-        blocks,
-        ceilDiv(s.inChannels, tile.INS),
-        units,
-        unitsPerSplit,
-        sides.width / 4,
-        s.inChannels,
-        s.outChannels,
-        sides.height,
-        sides.width,
-      ],
-      reads: [b.dy, b.x, b.x],
-    };
-  }
-  const { outHeight, outWidth } = size(s);
-  const entries = s.inChannels * s.kernel * s.kernel;
+}
+
+function rowsDispatch<B>(
+  b: ImageBuffers<B>,
+  s: Correlation,
+  lowering: Lowering<B>,
+  CHANNELS: number,
+  quads: number,
+): Dispatch<B> {
+  const { height, width } = rowSides(s)!;
+  const QUADS = quadsAcross(width, s.kernel === 1 ? 4 : 2);
+  const HEIGHT = Math.min(quads / QUADS, 2 ** Math.ceil(Math.log2(height)));
+  const tilesDown = ceilDiv(height, HEIGHT), tilesAcross = width / (4 * QUADS);
+  const tiles = s.batch * tilesDown * tilesAcross;
+  const blocks = ceilDiv(tiles, GROUP);
+  const packing: Packing = {
+    inChannels: s.inChannels,
+    taps: s.kernel * s.kernel,
+    outChannels: s.outChannels,
+    paddedOut: ceilDiv(s.outChannels, CHANNELS) * CHANNELS,
+    strideOut: s.weightOut,
+    strideIn: s.weightIn,
+    flip: s.flip,
+  };
+  const { terms, operands, common } = correlationCommon(b, s);
   return {
     ...common,
-    source: generalWeightGrad,
-    constants: GENERAL_TILE,
+    source: rows,
+    constants: {
+      ...{ KERNEL: s.kernel, CHANNELS, HEIGHT, QUADS },
+      EDGES: tilesAcross > 1 ? 1 : 0,
+      WHOLE: HEIGHT === height ? 1 : 0,
+    },
     uniforms: [
-      splits,
-      blocks,
-      ceilDiv(entries, GENERAL_TILE.ENTRIES),
-      entries,
-      units,
-      unitsPerSplit,
-      s.inChannels,
-      s.outChannels,
-      s.height,
-      s.width,
-      outHeight,
-      outWidth,
-      s.kernel,
-      s.stride,
+      ...[blocks, tiles, tilesDown, tilesAcross, s.inChannels, s.outChannels, height, width],
+      ...[packing.paddedOut / 4, terms],
+      new F32(s.scale),
     ],
-    reads: [b.dy, b.x],
+    reads: [b.x, b.x, lowering.packed(b.w, packing), ...operands],
+    workgroups: spread(blocks * packing.paddedOut / CHANNELS),
+  };
+}
+
+type GradientBuffers<B> = Buffers<B, "dy" | "x" | "dw", "db">;
+type GradientVariant = Variant<ConvShape, "dy" | "x" | "dw", "db">;
+
+/** Threads of a workgroup, and the workgroups after which further splits of the sum over pixels only add traffic. */
+const SPLITTING = { few: { GROUP: 8, enough: 4 }, many: { GROUP: 32, enough: 1024 } } as const;
+/** A split sums at least this many pixels: fewer, and writing its part costs as much as computing it. */
+const MIN_PIXELS_PER_SPLIT = 256;
+
+type Splitting = keyof typeof SPLITTING;
+
+/**
+ * dw [out, in, K, K] and db [out], scale · the gradients with respect to weights and bias, of dy [batch, out, OH, OW] and
+ * x [batch, in, H, W]: parts of the sums over pixels, then (where there are several) their sum in a fixed order.
+ */
+export const conv2dWeightGrad: Family<ConvShape, "dy" | "x" | "dw", "db"> = {
+  name: "conv2d.weightGrad",
+  variants: {
+    general: generalWeightGradVariant("few"),
+    generalSplit: generalWeightGradVariant("many"),
+    rows8x2: rowsWeightGradVariant(8, 2, "few"),
+    rows8x2split: rowsWeightGradVariant(8, 2, "many"),
+    rows4x2: rowsWeightGradVariant(4, 2, "few"),
+    rows4x2split: rowsWeightGradVariant(4, 2, "many"),
+    rows8x8: rowsWeightGradVariant(8, 8, "few"),
+    rows8x8split: rowsWeightGradVariant(8, 8, "many"),
+  },
+  key: (s) =>
+    `${s.kernel}x${s.kernel}/${s.stride} ${s.inChannels}->${s.outChannels} ${s.height}x${s.width} batch ${s.batch}`,
+  preferred: (s, adapter: AdapterKind) => {
+    const split = adapter === "software" ? "" : "Split";
+    if (!weightGradSides(s)) return `general${split}`;
+    const tile = s.kernel === 1 ? "8x8" : s.inChannels * s.outChannels > 512 ? "8x2" : "4x2";
+    return `rows${tile}${split.toLowerCase()}`;
+  },
+};
+
+/** How a weight gradient's sum over pixels is divided. */
+interface Splits {
+  readonly splits: number;
+  readonly unitsPerSplit: number;
+}
+
+function divide(units: number, pixelsPerUnit: number, blocks: number, splitting: Splitting): Splits {
+  const wanted = Math.max(1, Math.floor(SPLITTING[splitting].enough / blocks));
+  const unitsPerSplit = Math.max(ceilDiv(units, wanted), ceilDiv(MIN_PIXELS_PER_SPLIT, pixelsPerUnit));
+  return { splits: ceilDiv(units, unitsPerSplit), unitsPerSplit };
+}
+
+/** The parts' dispatch, and the sum's where there are several parts. */
+function withSum<B>(
+  b: GradientBuffers<B>,
+  s: ConvShape,
+  lowering: Lowering<B>,
+  splits: number,
+  parts: Omit<Dispatch<B>, "label" | "writes" | "flops" | "bytes">,
+): Dispatch<B>[] {
+  const count = s.outChannels * s.inChannels * s.kernel * s.kernel;
+  const db = b.db ?? lowering.scratch(s.outChannels);
+  const outputs: [B, B] = splits === 1
+    ? [b.dw, db]
+    : [lowering.scratch(splits * count), lowering.scratch(splits * s.outChannels)];
+  const { inHeight, inWidth, outHeight, outWidth } = size(s);
+  const images = s.batch * (s.inChannels * inHeight * inWidth + s.outChannels * outHeight * outWidth);
+  const first: Dispatch<B> = {
+    label: "conv2d.weightGrad",
+    ...parts,
+    writes: outputs,
+    flops: flops(convolution(s)) + s.batch * s.outChannels * outHeight * outWidth,
+    bytes: 4 * (images + splits * (count + s.outChannels)),
+  };
+  if (splits === 1) return [first];
+  const [a, c] = outputs;
+  const columns = { rows: splits, countA: count, countB: s.outChannels, startB: 0 };
+  return [first, sumPair({ a, b: c, sumA: b.dw, sumB: db }, columns)];
+}
+
+/** Output channels and filter entries a thread of the general weight-gradient kernel holds. */
+const ENTRY_TILE = { CHANNELS: 8, ENTRIES: 8 } as const;
+
+function generalWeightGradVariant(splitting: Splitting): GradientVariant {
+  return {
+    fits: () => true,
+    dispatches: (b, s, lowering) => {
+      const { CHANNELS, ENTRIES } = ENTRY_TILE, { GROUP } = SPLITTING[splitting];
+      const { outHeight, outWidth } = size(s);
+      const entries = s.inChannels * s.kernel * s.kernel, lines = s.batch * outHeight;
+      const tiles = ceilDiv(entries, ENTRIES);
+      const blocks = ceilDiv(ceilDiv(s.outChannels, CHANNELS) * tiles, GROUP);
+      const { splits, unitsPerSplit } = divide(lines, outWidth, blocks, splitting);
+      return withSum(b, s, lowering, splits, {
+        source: generalWeightGrad,
+        constants: { ...ENTRY_TILE, GROUP },
+        uniforms: [
+          ...[splits, blocks, tiles, entries, lines, unitsPerSplit, s.inChannels, s.outChannels],
+          ...[s.height, s.width, outHeight, outWidth, s.kernel, s.stride],
+          new F32(s.scale),
+        ],
+        reads: [b.dy, b.x],
+        workgroups: spread(splits * blocks),
+      });
+    },
+  };
+}
+
+function weightGradSides(s: ConvShape): { height: number; width: number } | undefined {
+  return rowSides(convolution(s));
+}
+
+/** Register tiles of `outs` output channels x `ins` input channels, all taps. */
+function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting): GradientVariant {
+  return {
+    // A thread holds at most 144 sums.
+    fits: (s) => weightGradSides(s) !== undefined && OUTS * INS * s.kernel * s.kernel <= 144,
+    dispatches: (b, s, lowering) => {
+      const { height, width } = weightGradSides(s)!;
+      const { GROUP } = SPLITTING[splitting];
+      const QUADS = s.kernel === 1 ? 1 : quadsAcross(width, 4);
+      const across = width / (4 * QUADS), columns = s.batch * across;
+      const tilesIn = ceilDiv(s.inChannels, INS);
+      const blocks = ceilDiv(tilesIn * ceilDiv(s.outChannels, OUTS), GROUP);
+      const { splits, unitsPerSplit } = divide(columns, 4 * QUADS * height, blocks, splitting);
+      return withSum(b, s, lowering, splits, {
+        source: rowsWeightGrad,
+        constants: { KERNEL: s.kernel, OUTS, INS, QUADS, EDGES: across > 1 ? 1 : 0, GROUP },
+        uniforms: [
+          ...[splits, blocks, tilesIn, columns, unitsPerSplit, across, s.inChannels, s.outChannels, height, width],
+          new F32(s.scale),
+        ],
+        reads: [b.dy, b.x, b.x],
+        workgroups: spread(splits * blocks),
+      });
+    },
   };
 }

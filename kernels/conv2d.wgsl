@@ -1,12 +1,15 @@
 // Correlation with a square filter of any size, stride and dilation of the input: the convolution, and (weights
 // flipped, channels exchanged, dilation = stride) its input gradient.
 //
-//   y[n, o, i, j] = bias[o] + sum over c, a, b of X[n, c, i * stride + a - pad, j * stride + b - pad] * W[o, c, a, b]
+//   y[n, o, i, j] = scale * (bias[o] + shift[n, o] + residual[n, o, i, j]
+//                            + sum over c, a, b of X[n, c, i * stride + a - pad, j * stride + b - pad] * W[o, c, a, b])
 //   X[n, c, t, u] = x[n, c, t / dilation, u / dilation] where both divide and lie inside, else 0;  pad = kernel / 2
 //   W[o, c, a, b] = w[o * w_out + c * w_in + tap], tap = kernel a + b, or kernel^2 - 1 - (kernel a + b) if w_flip is 1
 //
-// x [batch, in_channels, in_height, in_width], y [batch, out_channels, height, width], bias [out_channels].
-// Bindings: 0 uniforms, 1 x, 2 w, 3 bias (read only where has_bias is 1), 4 y.
+// x [batch, in_channels, in_height, in_width], y and residual [batch, out_channels, height, width], bias [out_channels],
+// shift [batch, out_channels].
+// Bindings: 0 uniforms, 1 x, 2 w, 3 bias, 4 shift, 5 residual, 6 y; of 3 to 5 those are read whose bit is set in `terms`
+// (1 bias, 2 shift, 4 residual).
 // A thread computes CHANNELS output channels of PIXELS pixels, which are a workgroup's width apart in a flat order:
 // phase row and column (coordinate modulo dilation), sample, row, column. Pixels of one phase use the same taps, so
 // that the taps which fall between the input's pixels are skipped.
@@ -33,7 +36,8 @@ struct Shape {
   w_out: u32,
   w_in: u32,
   w_flip: u32,
-  has_bias: u32,
+  terms: u32,
+  scale: f32,
 }
 
 const CHANNELS: u32 = 8u;
@@ -45,7 +49,9 @@ const OUTSIDE: u32 = 0x40000000u;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read> shift: array<f32>;
+@group(0) @binding(5) var<storage, read> residual: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(32)
 fn main(
@@ -119,14 +125,22 @@ fn main(
   for (var o = 0u; o < CHANNELS; o++) {
     if (first_out + o < shape.out_channels) {
       var offset = 0.0;
-      if (shape.has_bias == 1u) {
+      if ((shape.terms & 1u) != 0u) {
         offset = bias[first_out + o];
       }
       // @unroll
       for (var p = 0u; p < PIXELS; p++) {
         if (row[p] < shape.height) {
-          let line = (sample[p] * shape.out_channels + first_out + o) * shape.height + row[p];
-          y[line * shape.width + column[p]] = acc[o * PIXELS + p] + offset;
+          let channel = sample[p] * shape.out_channels + first_out + o;
+          let at = (channel * shape.height + row[p]) * shape.width + column[p];
+          var value = acc[o * PIXELS + p] + offset;
+          if ((shape.terms & 2u) != 0u) {
+            value += shift[channel];
+          }
+          if ((shape.terms & 4u) != 0u) {
+            value += residual[at];
+          }
+          y[at] = shape.scale * value;
         }
       }
     }

@@ -1,14 +1,15 @@
-// Weight gradient of a convolution of any stride: one part of the sum over pixels for every split.
+// Weight and bias gradient of a convolution of any stride: one part of the sums over pixels for every split.
 //
-//   part[k, o, c, a, b] = sum over n, i, j of dy[n, o, i, j] * x[n, c, i * stride + a - pad, j * stride + b - pad]
+//   part[k, o, c, a, b] = scale * sum over n, i, j of dy[n, o, i, j] * x[n, c, i * stride + a - pad, j * stride + b - pad]
+//   bias_part[k, o] = scale * sum over n, i, j of dy[n, o, i, j]
 //
 // where (n, i) are split k's rows_per_split of the `rows` = batch * height rows of dy.
 // dy [batch, out_channels, height, width], x [batch, in_channels, in_height, in_width] (zero outside, pad = kernel/2),
-// part [splits, out_channels, in_channels, kernel, kernel].
-// Bindings: 0 uniforms, 1 dy, 2 x, 3 part.
+// part [splits, out_channels, in_channels, kernel, kernel], bias_part [splits, out_channels].
+// Bindings: 0 uniforms, 1 dy, 2 x, 3 part, 4 bias_part.
 // The filter entries (c, a, b) are one flat axis of `entries`. A thread holds CHANNELS output channels of ENTRIES
 // entries, which are `tiles` = ceil(entries / ENTRIES) apart, so that neighbouring threads hold neighbouring entries.
-// Dispatch: linear workgroups = splits * blocks, blocks = ceil(tiles * ceil(out_channels / CHANNELS) / 32).
+// Dispatch: linear workgroups = splits * blocks, blocks = ceil(tiles * ceil(out_channels / CHANNELS) / GROUP).
 // Numerics: f32, summed in the order of the pixels. Past the edges arbitrary values are read; they are masked, or
 // their sums never stored.
 
@@ -27,6 +28,7 @@ struct Shape {
   width: u32,
   kernel: u32,
   stride: u32,
+  scale: f32,
 }
 
 const CHANNELS: u32 = 8u;
@@ -37,8 +39,9 @@ const GROUP: u32 = 32u;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read_write> part: array<f32>;
+@group(0) @binding(4) var<storage, read_write> bias_part: array<f32>;
 
-@compute @workgroup_size(32)
+@compute @workgroup_size(GROUP)
 fn main(
   @builtin(workgroup_id) wid: vec3<u32>,
   @builtin(num_workgroups) num: vec3<u32>,
@@ -58,6 +61,7 @@ fn main(
   let taps = shape.kernel * shape.kernel;
 
   var acc = array<f32, CHANNELS * ENTRIES>();
+  var bias = array<f32, CHANNELS>();
   var plane_at = array<u32, ENTRIES>();
   var down = array<u32, ENTRIES>();
   var across = array<u32, ENTRIES>();
@@ -88,6 +92,7 @@ fn main(
       // @unroll
       for (var o = 0u; o < CHANNELS; o++) {
         gradients[o] = dy[dy_at + o * dy_plane];
+        bias[o] += gradients[o];
       }
       // @unroll
       for (var e = 0u; e < ENTRIES; e++) {
@@ -108,8 +113,12 @@ fn main(
     for (var e = 0u; e < ENTRIES; e++) {
       let entry = first_entry + e * shape.tiles;
       if (first_out + o < shape.out_channels && entry < shape.entries) {
-        part[(split * shape.out_channels + first_out + o) * shape.entries + entry] = acc[o * ENTRIES + e];
+        let at = (split * shape.out_channels + first_out + o) * shape.entries + entry;
+        part[at] = shape.scale * acc[o * ENTRIES + e];
       }
+    }
+    if (first_out + o < shape.out_channels && first_entry == 0u) {
+      bias_part[split * shape.out_channels + first_out + o] = shape.scale * bias[o];
     }
   }
 }

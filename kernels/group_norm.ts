@@ -1,6 +1,8 @@
 /** Descriptors of group normalisation, with or without a SiLU behind it, and of its gradient. */
 
+import type { Lowering } from "../src/gpu/family.ts";
 import { ceilDiv, type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
+import { sumPair } from "./reduce.ts";
 import forwardSource from "./group_norm.wgsl" with { type: "text" };
 import gradSource from "./group_norm_grad.wgsl" with { type: "text" };
 
@@ -43,23 +45,39 @@ export function groupNormForward<B>(
 }
 
 /**
- * Gradients of {@linkcode groupNormForward} from its inputs, its `stats` and dy [batch, channels, size].
- *
- * dx [batch, channels, size]; dgamma, dbeta [batch, channels] are each sample's share, to be summed over the batch.
+ * Gradients of {@linkcode groupNormForward} from its inputs, its `stats` and dy [batch, channels, size]:
+ * dx [batch, channels, size] (plus `residual`, of the same shape, where it is given), dgamma and dbeta [channels].
  */
 export function groupNormGrad<B>(
-  b: { x: B; gamma: B; beta: B; stats: B; dy: B; dx: B; dgamma: B; dbeta: B },
+  b: { x: B; gamma: B; beta: B; stats: B; dy: B; residual?: B | undefined; dx: B; dgamma: B; dbeta: B },
+  s: GroupNormShape,
+  lowering: Pick<Lowering<B>, "scratch">,
+): Dispatch<B>[] {
+  const sums = lowering.scratch(2 * s.batch * s.channels);
+  const columns = { rows: s.batch, countA: s.channels, countB: s.channels };
+  return [
+    gradDispatch({ ...b, sums }, s),
+    sumPair({ a: sums, b: sums, sumA: b.dgamma, sumB: b.dbeta }, { ...columns, startB: s.batch * s.channels }),
+  ];
+}
+
+function gradDispatch<B>(
+  b: { x: B; gamma: B; beta: B; stats: B; dy: B; residual?: B | undefined; dx: B; sums: B },
   s: GroupNormShape,
 ): Dispatch<B> {
   const elements = s.batch * s.channels * s.size;
   return {
     label: "groupNorm.grad",
     ...division(gradSource, s),
-    uniforms: [s.batch * s.groups, s.groups, s.channels / s.groups, s.size / vector(s)],
-    reads: [b.x, b.gamma, b.beta, b.stats, b.dy],
-    writes: [b.dx, b.dgamma, b.dbeta],
+    uniforms: [
+      ...[s.batch * s.groups, s.groups, s.channels / s.groups, s.size / vector(s)],
+      b.residual === undefined ? 0 : 1,
+    ],
+    // What is not read is bound to something that is there.
+    reads: [b.x, b.gamma, b.beta, b.stats, b.dy, b.residual ?? b.x],
+    writes: [b.dx, b.sums],
     flops: elements * (s.silu ? 26 : 12),
-    bytes: 4 * (3 * elements + 2 * s.channels + 2 * s.batch * (s.channels + s.groups)),
+    bytes: 4 * ((b.residual === undefined ? 3 : 4) * elements + 2 * s.channels + 2 * s.batch * (s.channels + s.groups)),
   };
 }
 

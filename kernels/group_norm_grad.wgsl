@@ -2,9 +2,10 @@
 //
 // With h = (x - mean) rstd, z = gamma_c h + beta_c, dz = dy f'(z), n = channels_per_group * size:
 //   dbeta_c = sum dz,  dgamma_c = sum dz h  (over one sample's channel),
-//   dx = rstd (gamma_c dz - (sum_c gamma_c dbeta_c + h sum_c gamma_c dgamma_c) / n).
-// x, dy, dx [batch, channels, size]; gamma, beta [channels]; stats [batch, groups, 2] = mean, rstd;
-// dgamma, dbeta [batch, channels]: per sample, to be summed over the batch by the caller.
+//   dx = rstd (gamma_c dz - (sum_c gamma_c dbeta_c + h sum_c gamma_c dgamma_c) / n) + residual.
+// x, dy, dx [batch, channels, size], residual the same, or not read where has_residual is 0; gamma, beta [channels];
+// stats [batch, groups, 2] = mean, rstd; sums [2, batch, channels]: dgamma and dbeta of each sample, to be summed over
+// the batch by the caller.
 // Dispatch: `cooperative`, one workgroup of LANES threads a (sample, group); `serial`, one thread a (sample, group),
 // WIDTH a workgroup, no barrier. Every sum in a fixed order.
 
@@ -20,6 +21,7 @@ struct Params {
   groups_per_sample: u32,
   channels_per_group: u32,
   size: u32, // in Elements
+  has_residual: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -28,9 +30,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read> beta: array<f32>;
 @group(0) @binding(4) var<storage, read> stats: array<f32>;
 @group(0) @binding(5) var<storage, read> dy: array<Element>;
-@group(0) @binding(6) var<storage, read_write> dx: array<Element>;
-@group(0) @binding(7) var<storage, read_write> dgamma: array<f32>;
-@group(0) @binding(8) var<storage, read_write> dbeta: array<f32>;
+@group(0) @binding(6) var<storage, read> residual: array<Element>;
+@group(0) @binding(7) var<storage, read_write> dx: array<Element>;
+@group(0) @binding(8) var<storage, read_write> sums: array<f32>;
 
 // Pairs of sums: (dz, dz h).
 var<workgroup> leaves: array<vec2<f32>, CHANNELS * LANES>;
@@ -71,19 +73,19 @@ fn sum_channel(group: u32, c: u32, lane: u32, lanes: u32) -> vec2<f32> {
 }
 
 /** Stores channel c's sums; returns them times gamma. */
-fn store_channel(group: u32, c: u32, sums: vec2<f32>) -> vec2<f32> {
+fn store_channel(group: u32, c: u32, own: vec2<f32>) -> vec2<f32> {
   let index = group * params.channels_per_group + c;
-  dbeta[index] = sums.x;
-  dgamma[index] = sums.y;
-  return gamma[(group % params.groups_per_sample) * params.channels_per_group + c] * sums;
+  sums[index] = own.y;
+  sums[params.groups * params.channels_per_group + index] = own.x;
+  return gamma[(group % params.groups_per_sample) * params.channels_per_group + c] * own;
 }
 
 /** dx of one lane's elements, given the group's gamma-weighted sums. */
-fn input_gradient(group: u32, lane: u32, lanes: u32, sums: vec2<f32>) {
+fn input_gradient(group: u32, lane: u32, lanes: u32, total: vec2<f32>) {
   let first_channel = (group % params.groups_per_sample) * params.channels_per_group;
   let mean = stats[2u * group];
   let rstd = stats[2u * group + 1u];
-  let means = sums / f32(params.channels_per_group * params.size * VECTOR);
+  let means = total / f32(params.channels_per_group * params.size * VECTOR);
   for (var c = 0u; c < params.channels_per_group; c++) {
     let start = (group * params.channels_per_group + c) * params.size;
     let g = Element(gamma[first_channel + c]);
@@ -91,7 +93,11 @@ fn input_gradient(group: u32, lane: u32, lanes: u32, sums: vec2<f32>) {
     for (var i = lane; i < params.size; i += lanes) {
       let h = (x[start + i] - mean) * rstd;
       let dz = dy[start + i] * slope(fma(g, h, b));
-      dx[start + i] = rstd * (g * dz - fma(h, Element(means.y), Element(means.x)));
+      var value = rstd * (g * dz - fma(h, Element(means.y), Element(means.x)));
+      if (params.has_residual == 1u) {
+        value += residual[start + i];
+      }
+      dx[start + i] = value;
     }
   }
 }
@@ -122,11 +128,11 @@ fn cooperative(
     }
     workgroupBarrier();
     if (lane < channels) {
-      var sums = vec2<f32>(0.0);
+      var own = vec2<f32>(0.0);
       for (var i = 0u; i < LANES / 8u; i++) {
-        sums += branches[lane * (LANES / 8u) + i];
+        own += branches[lane * (LANES / 8u) + i];
       }
-      weighted[lane] = store_channel(group, first + lane, sums);
+      weighted[lane] = store_channel(group, first + lane, own);
     }
     workgroupBarrier();
     for (var c = 0u; c < channels; c++) {

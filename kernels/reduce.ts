@@ -2,6 +2,7 @@
 
 import { ceilDiv, type Dispatch, spread } from "../src/gpu/kernel.ts";
 import rows from "./reduce.wgsl" with { type: "text" };
+import pair from "./reduce_pair.wgsl" with { type: "text" };
 import columns from "./reduce_columns.wgsl" with { type: "text" };
 
 /** What a reduction computes of the reduced elements. */
@@ -76,5 +77,26 @@ function pass<B>(x: B, y: B, { k0, r0, k1, r1, op }: ReduceShape, { byThread, sp
     workgroups: spread(splits * (byThread ? ceilDiv(outputs, 64) : outputs)),
     flops: elements * (op === "sumSquares" ? 2 : 1),
     bytes: 4 * (elements + outputs * splits),
+  };
+}
+
+/**
+ * sumA [countA] and sumB [countB], the column sums of a [rows, countA] and b [rows, countB], in one dispatch. `startB`:
+ * element at which b begins in its buffer, which may be a's.
+ */
+export function sumPair<B>(
+  b: { a: B; b: B; sumA: B; sumB: B },
+  s: { readonly rows: number; readonly countA: number; readonly countB: number; readonly startB: number },
+): Dispatch<B> {
+  const columns = s.countA + s.countB;
+  return {
+    label: "reduce.pair",
+    source: pair,
+    uniforms: [s.rows, s.countA, s.countB, s.startB],
+    reads: [b.a, b.b],
+    writes: [b.sumA, b.sumB],
+    workgroups: spread(ceilDiv(columns, 64)),
+    flops: columns * s.rows,
+    bytes: 4 * columns * (s.rows + 1),
   };
 }

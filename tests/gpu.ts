@@ -1,6 +1,8 @@
 /** Shared by the tests: one device a process, random data, relative errors. */
 
+import type { Standalone } from "../kernels/standalone.ts";
 import { Gpu } from "../src/gpu/gpu.ts";
+import { type HostArray, runDispatches } from "../src/gpu/run.ts";
 
 if (Deno.build.os === "linux") Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
 
@@ -44,4 +46,19 @@ export function randomArray(n: number, seed: number): Float32Array<ArrayBuffer> 
   const values = new Float32Array(n);
   for (let i = 0; i < n; i++) values[i] = Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
   return values;
+}
+
+/** `n` values NaN: what a kernel leaves unwritten shows. */
+export function unwritten(n: number): Float32Array<ArrayBuffer> {
+  return new Float32Array(n).fill(NaN);
+}
+
+/** Runs the dispatches on `data` and gives the buffers' contents after it; scratch starts as NaN. */
+export function runStandalone<K extends string>(
+  gpu: Gpu,
+  { dispatches, scratch, constants }: Standalone,
+  data: Readonly<Record<K, HostArray>>,
+): Promise<Record<K, HostArray>> {
+  const unfilled = Object.fromEntries(Object.entries(scratch).map(([name, n]) => [name, unwritten(n)]));
+  return runDispatches(gpu, dispatches, { ...data, ...unfilled, ...constants });
 }

@@ -312,6 +312,20 @@ gpuTest("convolutions", (gpu) => {
           caseOf(name, [x, w], (x, w) => g.conv2d(x, w, undefined, { stride })),
           caseOf(`${name} bias`, [x, w, normal(...biasShape)], (x, w, b) => g.conv2d(x, w, b, { stride })),
         );
+        const { shape } = g.conv2d(x, w, undefined, { stride });
+        const terms = [normal(outChannels), normal(batch, outChannels), normal(...shape)];
+        cases.push(
+          caseOf(
+            `${name} with all terms`,
+            [x, w, ...terms],
+            (x, w, b, shift, residual) => g.conv2d(x, w, b, { stride, shift, residual, scale: 0.6 }),
+          ),
+          caseOf(
+            `${name} with a residual`,
+            [x, w, terms[2]!],
+            (x, w, residual) => g.conv2d(x, w, undefined, { stride, residual, scale: -2 }),
+          ),
+        );
       }
     }
   }

@@ -338,6 +338,56 @@ programTest("a chain of pointwise functions is one dispatch, its kept middle two
   assertClose("middle", (await two.readMetrics())[0]!.middle!, expected.middle);
 });
 
+programTest("gradients that meet are added by the kernels that make them", async (workspace) => {
+  const values = new Map<Tensor, Float32Array>();
+  const variable = (name: string, ...shape: number[]) => {
+    const made = workspace.variable(name, shape);
+    const data = randomArray(made.tensor.size, values.size);
+    made.write(data);
+    values.set(made.tensor, data);
+    return made.tensor;
+  };
+  const x = variable("x", 2, 4, 4, 4), [w0, w1, w2] = [0, 1, 2].map((i) => variable(`w${i}`, 4, 4, 3, 3));
+  const gamma = variable("gamma", 4), beta = variable("beta", 4);
+  const norm = g.groupNorm(x, gamma, beta, { groups: 2, eps: 1e-5 });
+  // Three convolutions, a norm and a pointwise path all lead back to x; two of them meet in the norm's output first.
+  const y = g.add(g.conv2d(norm, w0!), g.conv2d(norm, w1!));
+  const z = g.conv2d(g.concat([x, g.tanh(x)], 0), w2!);
+  const loss = g.add(g.sumSquares(g.add(y, x)), g.sumSquares(z));
+  const xs = [...values.keys()];
+  const gradients = g.gradients([loss], xs);
+  const outputs = Object.fromEntries(gradients.map((gradient, i) => [`${i}`, gradient]));
+  const program = await workspace.compile({ label: "sums", outputs });
+  workspace.submit([program.at()]);
+  const got = await program.read(), expected = interpret(outputs, {}, values);
+  for (const name of Object.keys(outputs)) assertClose(name, got[name]!, expected[name]!, 1e-4);
+  const adds = program.kernels().filter(({ kernel }) => kernel === "pointwise.add");
+  assertEquals(adds, [], "no addition is a dispatch of its own");
+  assertEquals(program.kernels().find(({ kernel }) => kernel === "conv2d.pack")?.calls, 3, "one for each buffer");
+  program.destroy();
+});
+
+programTest("weights of one buffer are packed by one dispatch, once for both uses", async (workspace) => {
+  const layout = g.flatLayout([5, 1, 9].map((out, i) => ({ name: `w${i}`, shape: [out, 3, 3, 3] })));
+  const { chunks, slices } = workspace.flat("weights", layout);
+  const data = randomArray(layout.chunks[0]!, 1);
+  chunks[0]!.write(data);
+  const leaves = new Map([...slices].map(([name, { tensor, storage: { offset } }]) => [
+    tensor,
+    data.slice(offset / 4, offset / 4 + tensor.size),
+  ]));
+  const x = g.constant(randomArray(2 * 3 * 16, 2), [2, 3, 4, 4]);
+  const convolved = layout.slices.map(({ name }) => g.conv2d(x, slices.get(name)!.tensor));
+  const again = g.conv2d(g.tanh(x), slices.get("w0")!.tensor);
+  const outputs = Object.fromEntries([...convolved, again].map((tensor, i) => [`${i}`, tensor]));
+  const program = await workspace.compile({ label: "packed", outputs });
+  assertEquals(program.kernels().find(({ kernel }) => kernel === "conv2d.pack")?.calls, 1);
+  workspace.submit([program.at()]);
+  const got = await program.read(), expected = interpret(outputs, {}, leaves);
+  for (const name of Object.keys(outputs)) assertClose(name, got[name]!, expected[name]!);
+  program.destroy();
+});
+
 programTest("dead code is not run", async (workspace) => {
   const x = g.constant([1, 2, 3, 4], [2, 2]);
   g.matmul(x, x);

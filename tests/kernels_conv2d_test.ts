@@ -2,16 +2,22 @@
 
 import { assert, assertEquals } from "@std/assert";
 import {
-  conv2dForward,
-  conv2dInputGrad,
+  conv2d,
   conv2dWeightGrad,
-  conv2dWeightGradScratch,
+  convolution,
   convOutputSize,
   type ConvShape,
+  inputGradient,
 } from "../kernels/conv2d.ts";
-import { runDispatches } from "../src/gpu/run.ts";
-import { gpuTest, randomArray, relativeError } from "./gpu.ts";
-import { conv2dInputGradReference, conv2dReference, conv2dWeightGradReference } from "./reference/conv2d.ts";
+import { standaloneVariant } from "../kernels/standalone.ts";
+import type { Family, Variant } from "../src/gpu/family.ts";
+import { gpuTest, randomArray, relativeError, runStandalone, unwritten } from "./gpu.ts";
+import {
+  conv2dBiasGradReference,
+  conv2dInputGradReference,
+  conv2dReference,
+  conv2dWeightGradReference,
+} from "./reference/conv2d.ts";
 
 /** [batch, in, out, height, width, kernel, stride], chosen to cross every tile edge and to reach every kernel. */
 const SHAPES: ConvShape[] = ([
@@ -32,8 +38,11 @@ const SHAPES: ConvShape[] = ([
   [40, 10, 19, 8, 8, 3, 2],
   [48, 18, 10, 8, 8, 3, 1],
   [20, 10, 9, 4, 8, 1, 1],
+  [2, 3, 5, 6, 16, 3, 1],
+  [1, 2, 3, 3, 32, 3, 1],
+  [1, 2, 17, 2, 24, 3, 1],
 ] as const).map(([batch, inChannels, outChannels, height, width, kernel, stride]) => (
-  { batch, inChannels, outChannels, height, width, kernel, stride }
+  { batch, inChannels, outChannels, height, width, kernel, stride, scale: inChannels % 2 === 0 ? 1 : 0.7 }
 ));
 
 function data(s: ConvShape) {
@@ -42,52 +51,97 @@ function data(s: ConvShape) {
     x: randomArray(s.batch * s.inChannels * s.height * s.width, 1),
     w: randomArray(s.outChannels * s.inChannels * s.kernel * s.kernel, 2),
     bias: randomArray(s.outChannels, 3),
+    shift: randomArray(s.batch * s.outChannels, 5),
+    residual: randomArray(s.batch * s.outChannels * outputs, 6),
     dy: randomArray(s.batch * s.outChannels * outputs, 4),
   };
 }
 
-/** An array of NaN: what a kernel leaves unwritten shows. */
-function unwritten(count: number): Float32Array {
-  return new Float32Array(count).fill(NaN);
-}
-
 const name = (s: ConvShape) => Object.values(s).join(",");
 
-gpuTest("conv2dForward matches the reference", async (gpu) => {
+/** Runs every variant of a family that fits; at least one does. */
+async function forEachVariant<S, K extends string, O extends string>(
+  family: Family<S, K, O>,
+  s: S,
+  run: (variant: Variant<S, K, O>, label: string) => Promise<void>,
+): Promise<void> {
+  const fitting = Object.entries(family.variants).filter(([, variant]) => variant.fits(s));
+  assert(fitting.length > 0, `${family.key(s)} has no variant.`);
+  for (const [label, variant] of fitting) await run(variant, `${family.name} ${label} ${family.key(s)}`);
+}
+
+const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, label: string) => {
+  const error = relativeError(actual, expected);
+  assert(error < 1e-5, `${label}: relative error ${error}.`);
+};
+
+gpuTest("every variant of conv2d matches the reference", async (gpu) => {
   for (const s of SHAPES) {
-    const { x, w, bias, dy } = data(s);
-    for (const given of ["bias", undefined] as const) {
-      const run = { x, w, bias, y: unwritten(dy.length) };
-      const { y } = await runDispatches(gpu, [conv2dForward({ x: "x", w: "w", bias: given, y: "y" }, s)], run);
-      const error = relativeError(y, conv2dReference(x, w, given && bias, s));
-      assert(error < 1e-5, `Shape ${name(s)}: relative error ${error}.`);
+    const { x, w, bias, shift, dy, residual } = data(s);
+    await forEachVariant(conv2d, convolution(s), async (variant, label) => {
+      for (const terms of [{}, { bias: "bias" }, { bias: "bias", shift: "shift", residual: "residual" }]) {
+        const list = standaloneVariant(variant, { x: "x", w: "w", y: "y", ...terms }, convolution(s));
+        const { y } = await runStandalone(gpu, list, { x, w, bias, shift, residual, y: unwritten(dy.length) });
+        const given = Object.keys(terms).length;
+        const expected = conv2dReference(
+          x,
+          w,
+          given === 0 ? {} : given === 1 ? { bias } : { bias, shift, residual },
+          s,
+        );
+        close(y, expected, `${label}, ${given} terms`);
+      }
+    });
+  }
+});
+
+gpuTest("every variant of conv2d as the input gradient matches the reference", async (gpu) => {
+  for (const s of SHAPES) {
+    const { x, w, dy } = data(s);
+    await forEachVariant(conv2d, inputGradient(s), async (variant, label) => {
+      for (const residual of ["x", undefined]) {
+        const list = standaloneVariant(variant, { x: "dy", w: "w", y: "dx", residual }, inputGradient(s));
+        const { dx } = await runStandalone(gpu, list, { dy, w, x, dx: unwritten(x.length) });
+        const expected = conv2dInputGradReference(dy, w, s).map((value, i) => value + (residual ? s.scale * x[i]! : 0));
+        close(dx, expected, label);
+      }
+    });
+  }
+});
+
+gpuTest("every variant of conv2dWeightGrad matches the reference", async (gpu) => {
+  for (const s of SHAPES) {
+    const { x, w, dy } = data(s);
+    await forEachVariant(conv2dWeightGrad, s, async (variant, label) => {
+      for (const bias of ["db", undefined]) {
+        const list = standaloneVariant(variant, { dy: "dy", x: "x", dw: "dw", db: bias }, s);
+        const outputs = { dw: unwritten(w.length), db: unwritten(s.outChannels) };
+        const { dw, db } = await runStandalone(gpu, list, { dy, x, ...outputs });
+        close(dw, conv2dWeightGradReference(dy, x, s), label);
+        if (bias) close(db, conv2dBiasGradReference(dy, s), `${label}, bias`);
+      }
+    });
+  }
+});
+
+Deno.test("the shapes reach every variant of the families, and weight gradients in one part and in several", () => {
+  const reached = new Set<string>(), parts = new Set<number>();
+  for (const s of SHAPES) {
+    for (const direction of [convolution(s), inputGradient(s)]) {
+      for (const [label, { fits }] of Object.entries(conv2d.variants)) if (fits(direction)) reached.add(label);
+    }
+    for (const [label, variant] of Object.entries(conv2dWeightGrad.variants)) {
+      if (!variant.fits(s)) continue;
+      reached.add(`grad ${label}`);
+      parts.add(standaloneVariant(variant, { dy: "dy", x: "x", dw: "dw" }, s).dispatches.length);
     }
   }
-});
-
-gpuTest("conv2dInputGrad matches the reference", async (gpu) => {
-  for (const s of SHAPES) {
-    const { x, w, dy } = data(s);
-    const run = { dy, w, dx: unwritten(x.length) };
-    const { dx } = await runDispatches(gpu, [conv2dInputGrad({ dy: "dy", w: "w", dx: "dx" }, s)], run);
-    const error = relativeError(dx, conv2dInputGradReference(dy, w, s));
-    assert(error < 1e-5, `Shape ${name(s)}: relative error ${error}.`);
-  }
-});
-
-gpuTest("conv2dWeightGrad matches the reference", async (gpu) => {
-  for (const s of SHAPES) {
-    const { x, w, dy } = data(s);
-    const run = { dy, x, dw: unwritten(w.length), scratch: unwritten(Math.max(1, conv2dWeightGradScratch(s))) };
-    const dispatches = conv2dWeightGrad<keyof typeof run>({ dy: "dy", x: "x", dw: "dw", scratch: "scratch" }, s);
-    const { dw } = await runDispatches(gpu, dispatches, run);
-    const error = relativeError(dw, conv2dWeightGradReference(dy, x, s));
-    assert(error < 1e-5, `Shape ${name(s)}: relative error ${error}.`);
-  }
-});
-
-Deno.test("some shapes split the weight gradient and some do not", () => {
-  assertEquals(new Set(SHAPES.map((s) => conv2dWeightGradScratch(s) > 0)), new Set([true, false]));
+  const all = [
+    ...Object.keys(conv2d.variants),
+    ...Object.keys(conv2dWeightGrad.variants).map((label) => `grad ${label}`),
+  ];
+  assertEquals(reached, new Set(all));
+  assertEquals(parts, new Set([1, 2]));
 });
 
 Deno.test("the reference gradients match central differences", () => {
@@ -95,7 +149,7 @@ Deno.test("the reference gradients match central differences", () => {
   for (const s of SHAPES.slice(0, 14)) {
     const { x, w, dy } = data(s);
     const loss = (x: ArrayLike<number>, w: ArrayLike<number>) =>
-      conv2dReference(x, w, undefined, s).reduce((total, y, i) => total + y * dy[i]!, 0);
+      conv2dReference(x, w, {}, s).reduce((total, y, i) => total + y * dy[i]!, 0);
     const probe = (values: Float32Array, i: number, by: number) => {
       const moved = Array.from(values);
       moved[i]! += by;

@@ -2,9 +2,10 @@
 
 import { assert } from "@std/assert";
 import { groupNormForward, groupNormGrad, type GroupNormShape } from "../kernels/group_norm.ts";
+import { standalone } from "../kernels/standalone.ts";
 import type { Gpu } from "../src/gpu/gpu.ts";
 import { runDispatches } from "../src/gpu/run.ts";
-import { gpuTest, randomArray, relativeError } from "./gpu.ts";
+import { gpuTest, randomArray, relativeError, runStandalone, unwritten } from "./gpu.ts";
 import { groupNormGradReference, groupNormReference } from "./reference/group_norm.ts";
 
 const SHAPES: GroupNormShape[] = [
@@ -51,19 +52,24 @@ for (const s of SHAPES) {
     // deno-fmt-ignore
     const buffers = {
       x: "x", gamma: "gamma", beta: "beta", stats: "stats", dy: "dy", dx: "dx", dgamma: "dgamma", dbeta: "dbeta",
-    } as const;
-    const grad = await runDispatches(gpu, [groupNormGrad(buffers, s)], {
-      ...{ x: p.x, gamma: p.gamma, beta: p.beta, dy: p.dy },
-      stats: forward.stats,
-      dx: new Float32Array(p.x.length),
-      dgamma: new Float32Array(s.batch * s.channels),
-      dbeta: new Float32Array(s.batch * s.channels),
+    };
+    const outputs = () => ({
+      dx: unwritten(p.x.length),
+      dgamma: unwritten(s.channels),
+      dbeta: unwritten(s.channels),
     });
+    const inputs = { x: p.x, gamma: p.gamma, beta: p.beta, dy: p.dy, stats: forward.stats };
+    const list = standalone((lowering) => groupNormGrad(buffers, s, lowering));
+    const grad = await runStandalone(gpu, list, { ...inputs, ...outputs() });
     const gradients = groupNormGradReference(p.x, p.gamma, p.beta, p.dy, s);
     for (const key of ["dx", "dgamma", "dbeta"] as const) {
       const error = relativeError(grad[key], gradients[key]);
       assert(error < 1e-5, `${key} is off by ${error}`);
     }
+    const added = standalone((lowering) => groupNormGrad({ ...buffers, residual: "dy" }, s, lowering));
+    const { dx } = await runStandalone(gpu, added, { ...inputs, ...outputs() });
+    const error = relativeError(dx, gradients.dx.map((value, i) => value + p.dy[i]!));
+    assert(error < 1e-5, `dx with a residual is off by ${error}`);
   });
 }
 
@@ -100,8 +106,7 @@ Deno.test("group norm: the reference gradient agrees with central differences", 
       return (above - below) / 2e-5;
     });
   const { dx, dgamma, dbeta } = groupNormGradReference(x, gamma, beta, p.dy, s);
-  const overBatch = (partials: number[]) => gamma.map((_, c) => partials[c]! + partials[s.channels + c]!);
-  for (const [got, want] of [[dx, slopes(x)], [overBatch(dgamma), slopes(gamma)], [overBatch(dbeta), slopes(beta)]]) {
+  for (const [got, want] of [[dx, slopes(x)], [dgamma, slopes(gamma)], [dbeta, slopes(beta)]]) {
     const error = relativeError(got!, want!);
     assert(error < 1e-7, `a gradient is off by ${error}`);
   }

@@ -1,6 +1,7 @@
 /** The device: adapter, limits, checked pipelines, buffers with accounting, submission and read-back. */
 
 import { AdapterError, DeviceLostError, LimitError, OutOfMemoryError, ShaderError, ValidationError } from "./errors.ts";
+import { KernelChoices } from "./family.ts";
 import type { Dispatch } from "./kernel.ts";
 import { specialise } from "./preprocess.ts";
 
@@ -49,6 +50,8 @@ export class Gpu {
     readonly adapter: AdapterSummary,
     /** True where timestamps can be taken. */
     readonly hasTimestamps: boolean,
+    /** Which variants of the kernels programs are compiled with. */
+    readonly choices: KernelChoices,
   ) {
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
@@ -83,7 +86,12 @@ export class Gpu {
     const { info } = adapter;
     const name = info.description || `${info.vendor} ${info.architecture}`.trim() || "unnamed adapter";
     const software = info.isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(name);
-    return new Gpu(device, { name, software, vendor: info.vendor }, hasTimestamps);
+    return new Gpu(
+      device,
+      { name, software, vendor: info.vendor },
+      hasTimestamps,
+      new KernelChoices(software ? "software" : "hardware"),
+    );
   }
 
   /** Throws what went wrong on the device since it was last asked, if anything did. */

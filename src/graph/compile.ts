@@ -14,6 +14,7 @@ import {
   type VariableAttrs,
   variableOp,
 } from "./ops/leaf.ts";
+import { type PartAttrs, partOp } from "./packing.ts";
 import { type Lifetime, planBuffers } from "./plan.ts";
 import {
   type HostSlot,
@@ -33,11 +34,11 @@ interface Results {
   readonly updates: readonly (readonly [Variable, Tensor])[];
 }
 
-/** The tensor whose memory `tensor` is: views are followed to their source. */
+/** The tensor in whose memory `tensor` lies: views are followed to their source. */
 function storageRoot(tensor: Tensor): Tensor {
   let root = tensor;
   while (root.node.op.view) root = root.node.inputs[0]!;
-  return root;
+  return root.node.op === partOp ? (root.node.attrs as PartAttrs).whole! : root;
 }
 
 const overlaps = (a: Storage, b: Storage) =>
@@ -50,7 +51,11 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
   const results: Results = { outputs, metrics, updates };
   const roots = [...Object.values(outputs), ...Object.values(metrics), ...updates.map(([, tensor]) => tensor)];
   const nodes = schedule(reachable(roots));
-  const steps = lowerNodes(nodes, new Set(roots.map((tensor) => storageRoot(tensor).node)));
+  const { steps, leaves: lowered } = lowerNodes(
+    nodes,
+    new Set(roots.map((tensor) => storageRoot(tensor).node)),
+    gpu.choices,
+  );
 
   const owned: GPUBuffer[] = [];
   const own = (bytes: number, name: string, usage?: number) => {
@@ -61,6 +66,7 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
   try {
     const placed = new Map<Tensor, Storage>();
     const leaves = placeLeaves(gpu, nodes, placed, own);
+    placeLeaves(gpu, lowered, placed, own);
     const snapshots = placeSnapshots(results, placed, own);
     for (const [name, tensor] of Object.entries(outputs)) {
       const root = storageRoot(tensor);
@@ -70,7 +76,11 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
     }
     const copyUpdates = placeUpdates(label, steps, updates, placed);
     const { plannedBytes, peakLiveBytes } = placeTransients(workspace, label, steps, roots, placed);
-    const locate = (tensor: Tensor) => placed.get(storageRoot(tensor))!;
+    const locate = (tensor: Tensor) => {
+      const storage = placed.get(storageRoot(tensor))!;
+      if (tensor.node.op !== partOp) return storage;
+      return { ...storage, offset: storage.offset + (tensor.node.attrs as PartAttrs).offset, size: tensor.bytes };
+    };
     const locateResult = (tensor: Tensor) => snapshots.get(storageRoot(tensor)) ?? locate(tensor);
     const recorded = await record(workspace, steps, locate, own);
 
@@ -189,8 +199,8 @@ function placeUpdates(
   const writtenAt = new Map<Tensor, number>();
   const uses = new Map<Tensor, Dispatch<Tensor>[]>();
   const reads: { storage: Storage; step: number }[] = [];
-  steps.forEach(({ node, dispatches }, step) => {
-    for (const output of node.outputs) writtenAt.set(output, step);
+  steps.forEach(({ node, outputs, dispatches }, step) => {
+    for (const output of outputs) writtenAt.set(output, step);
     for (const dispatch of dispatches) {
       for (const root of new Set([...dispatch.reads, ...dispatch.writes].map(storageRoot))) {
         uses.set(root, [...uses.get(root) ?? [], dispatch]);
@@ -260,8 +270,8 @@ function placeTransients(
   placed: Map<Tensor, Storage>,
 ): { plannedBytes: number; peakLiveBytes: number } {
   const first = new Map<Tensor, number>(), last = new Map<Tensor, number>();
-  steps.forEach(({ node, dispatches, scratch }, step) => {
-    for (const tensor of [...node.outputs, ...scratch]) {
+  steps.forEach(({ outputs, dispatches, scratch }, step) => {
+    for (const tensor of [...outputs, ...scratch]) {
       if (placed.has(tensor)) continue;
       first.set(tensor, step);
       last.set(tensor, step);

@@ -1,6 +1,7 @@
 /** Symbolic tensors: nodes of a static graph, their shapes and data types. */
 
 import { GraphError } from "../gpu/errors.ts";
+import type { KernelChoices, Lowering } from "../gpu/family.ts";
 import type { Dispatch } from "../gpu/kernel.ts";
 
 /** Element type; `u8` is stored packed, four to a 32-bit word, little-endian. */
@@ -50,8 +51,18 @@ export interface Op<A = unknown> {
     cotangents: readonly (Tensor | undefined)[],
     needs: readonly boolean[],
   ): readonly (Tensor | undefined)[];
-  /** The dispatches that compute the outputs; `scratch(n)` gives a buffer of n 32-bit elements for this node alone. */
-  lower?(node: Node<A>, scratch: (elements: number) => Tensor): Dispatch<Tensor>[];
+  /** True where `lower` can add another tensor to the first output; see {@linkcode NodeLowering.sum}. */
+  readonly addable?: boolean;
+  /** The dispatches that compute the outputs. */
+  lower?(node: Node<A>, lowering: NodeLowering): Dispatch<Tensor>[];
+}
+
+/** What a node may use while it is lowered. */
+export interface NodeLowering extends Lowering<Tensor> {
+  /** Which variants of the kernels are run. */
+  readonly choices: KernelChoices;
+  /** Where present, first output + other is written to `output`, and the first output itself is not. */
+  readonly sum?: { readonly other: Tensor; readonly output: Tensor } | undefined;
 }
 
 let nextId = 0;

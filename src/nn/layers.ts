@@ -1,6 +1,14 @@
 /** Layers: they declare their parameters once and apply them to tensors. */
 
-import { add, conv2d as conv2dOp, groupNorm, matmul, type Shape, type Tensor } from "../graph/mod.ts";
+import {
+  add,
+  conv2d as conv2dOp,
+  type Conv2dOptions,
+  groupNorm,
+  matmul,
+  type Shape,
+  type Tensor,
+} from "../graph/mod.ts";
 
 /** How a parameter starts: a constant, or uniform in ±bound. */
 export type Init = { readonly kind: "constant"; readonly value: number } | {
@@ -79,9 +87,9 @@ export class Conv2d {
     this.stride = stride;
   }
 
-  /** [N, in, H, W] → [N, out, H/stride, W/stride] */
-  apply(p: ParameterLookup, x: Tensor): Tensor {
-    return conv2dOp(x, p(this.weight), p(this.bias), { stride: this.stride });
+  /** [N, in, H, W] → [N, out, H/stride, W/stride]; `after` is done in the same kernel. */
+  apply(p: ParameterLookup, x: Tensor, after: Omit<Conv2dOptions, "stride"> = {}): Tensor {
+    return conv2dOp(x, p(this.weight), p(this.bias), { stride: this.stride, ...after });
   }
 }
 

@@ -1,8 +1,6 @@
 /** The UNet that denoises, and the time-conditional classifier made of its encoder half. */
 
 import {
-  add,
-  affine,
   attention,
   concat,
   mean,
@@ -67,7 +65,7 @@ class Block {
     list: ParameterList,
     name: string,
     inChannels: number,
-    private readonly outChannels: number,
+    outChannels: number,
     embedding: NoiseEmbedding,
     options: { readonly attention?: boolean } = {},
   ) {
@@ -89,11 +87,9 @@ class Block {
   }
 
   apply(p: ParameterLookup, x: Tensor, embedding: Tensor): Tensor {
-    const [batch] = x.shape;
-    let h = this.conv0.apply(p, this.norm0.apply(p, x, { silu: true }));
-    h = add(h, reshape(this.affine.apply(p, embedding), [batch!, this.outChannels, 1, 1]));
-    h = this.conv1.apply(p, this.norm1.apply(p, h, { silu: true }));
-    const y = affine(add(h, this.skip ? this.skip.apply(p, x) : x), SKIP_SCALE, 0);
+    const h = this.conv0.apply(p, this.norm0.apply(p, x, { silu: true }), { shift: this.affine.apply(p, embedding) });
+    const residual = this.skip ? this.skip.apply(p, x) : x;
+    const y = this.conv1.apply(p, this.norm1.apply(p, h, { silu: true }), { residual, scale: SKIP_SCALE });
     return this.attention ? this.attend(p, y) : y;
   }
 
@@ -103,7 +99,7 @@ class Block {
     const packed = reshape(qkv.apply(p, norm.apply(p, x, { silu: false })), [batch!, 3 * channels!, height! * width!]);
     const part = (i: number) => slice(packed, 1, i * channels!, (i + 1) * channels!);
     const attended = reshape(attention(part(0), part(1), part(2)), x.shape);
-    return affine(add(x, proj.apply(p, attended)), SKIP_SCALE, 0);
+    return proj.apply(p, attended, { residual: x, scale: SKIP_SCALE });
   }
 }
 

@@ -36,8 +36,8 @@ export function groupNormGradReference(
 ): { dx: number[]; dgamma: number[]; dbeta: number[] } {
   const { stats } = groupNormReference(x, gamma, beta, s);
   const dx = new Array<number>(s.batch * s.channels * s.size);
-  const dgamma = new Array<number>(s.batch * s.channels).fill(0);
-  const dbeta = new Array<number>(s.batch * s.channels).fill(0);
+  const dgamma = new Array<number>(s.channels).fill(0);
+  const dbeta = new Array<number>(s.channels).fill(0);
   let group = 0;
   forEachGroup(s, (indices) => {
     const mean = stats[2 * group]!, rstd = stats[2 * group + 1]!;
@@ -50,9 +50,8 @@ export function groupNormGradReference(
     };
     let sum = 0, sumH = 0;
     for (const i of indices) {
-      const plane = Math.floor(i / s.size);
-      dbeta[plane]! += dz(i);
-      dgamma[plane]! += dz(i) * h(i);
+      dbeta[channelOf(i, s)]! += dz(i);
+      dgamma[channelOf(i, s)]! += dz(i) * h(i);
       sum += gamma[channelOf(i, s)]! * dz(i);
       sumH += gamma[channelOf(i, s)]! * dz(i) * h(i);
     }

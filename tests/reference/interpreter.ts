@@ -26,7 +26,12 @@ import {
 import { adamReference } from "./adam.ts";
 import { attentionGradReference, attentionReference } from "./attention.ts";
 import { bregmanGradientReference, bregmanWeightsReference } from "./bregman.ts";
-import { conv2dInputGradReference, conv2dReference, conv2dWeightGradReference } from "./conv2d.ts";
+import {
+  conv2dBiasGradReference,
+  conv2dInputGradReference,
+  conv2dReference,
+  conv2dWeightGradReference,
+} from "./conv2d.ts";
 import { concatReference, padReference, sliceReference } from "./copy.ts";
 import { embeddingReference } from "./embedding.ts";
 import { groupNormGradReference, groupNormReference } from "./group_norm.ts";
@@ -138,9 +143,14 @@ const OPS: Readonly<Record<string, Evaluate>> = {
   }),
   "reduce": op<ReduceShape>(([x], s) => [reduceReference(x!, s)]),
   "matmul": op<MatmulShape>(([a, b], s) => [matmulReference(a!, b!, s)]),
-  "conv2d": op<ConvShape>(([x, w, bias], s) => [conv2dReference(x!, w!, bias, s)]),
+  "conv2d": op<ConvShape & { readonly terms: readonly string[] }>(([x, w, ...rest], s) => [
+    conv2dReference(x!, w!, Object.fromEntries(s.terms.map((term, i) => [term, rest[i]!])), s),
+  ]),
   "conv2d.inputGrad": op<ConvShape>(([dy, w], s) => [conv2dInputGradReference(dy!, w!, s)]),
-  "conv2d.weightGrad": op<ConvShape>(([dy, x], s) => [conv2dWeightGradReference(dy!, x!, s)]),
+  "conv2d.weightGrad": op<ConvShape>(([dy, x], s) => [
+    conv2dWeightGradReference(dy!, x!, s),
+    conv2dBiasGradReference(dy!, s),
+  ]),
   "groupNorm": op<GroupNormShape>(([x, gamma, beta], s) => {
     const { y, stats } = groupNormReference(x!, gamma!, beta!, s);
     return [y, stats];

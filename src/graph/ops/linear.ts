@@ -2,15 +2,16 @@
 
 import { GraphError } from "../../gpu/errors.ts";
 import {
-  conv2dForward,
-  conv2dInputGrad,
+  conv2d as conv2dFamily,
   conv2dWeightGrad,
-  conv2dWeightGradScratch,
+  convolution,
   convOutputSize,
   type ConvShape,
+  inputGradient,
 } from "../../../kernels/conv2d.ts";
 import { matmul as matmulKernel, type MatmulShape } from "../../../kernels/matmul.ts";
-import { apply, expectDType, expectShapes, type Op, type Tensor } from "../tensor.ts";
+import { apply, expectDType, expectShapes, Node, type Op, sameShape, type Tensor } from "../tensor.ts";
+import { affine } from "./pointwise.ts";
 import { sum } from "./reduce.ts";
 import { reshape } from "./shape.ts";
 
@@ -56,47 +57,92 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   return apply(matmulOp, attrs, [a, b], shape);
 }
 
-const conv2dOp: Op<ConvShape> = {
+/** What a convolution's inputs are: x and w first, then these, as far as they are given. */
+interface ConvAttrs extends ConvShape {
+  readonly terms: readonly ("bias" | "shift" | "residual")[];
+}
+
+const conv2dOp: Op<ConvAttrs> = {
   name: "conv2d",
-  vjp: ({ inputs: [x, w, bias], attrs }, [dy], needs) => {
+  vjp: ({ inputs: [x, w, ...rest], attrs }, [dy], needs) => {
     if (!dy) return [];
+    const { terms, ...s } = attrs;
+    const biasAt = terms.indexOf("bias");
+    const bias = needs[2 + biasAt] ? rest[biasAt] : undefined;
+    const needsBias = biasAt >= 0 && bias !== undefined;
+    const weightGrad = needs[1] || needsBias
+      ? new Node(conv2dWeightGradOp, s, [dy, x!], needsBias ? [w!, bias] : [w!]).outputs
+      : [];
+    const scaled = () => s.scale === 1 ? dy : affine(dy, s.scale, 0);
+    const termGrads = terms.map((term, i) => {
+      if (!needs[2 + i]) return undefined;
+      if (term === "bias") return weightGrad[1];
+      return term === "shift" ? reshape(sum(scaled(), [2, 3]), rest[i]!.shape) : scaled();
+    });
     return [
-      needs[0] ? apply(conv2dInputGradOp, attrs, [dy, w!], x!.shape) : undefined,
-      needs[1] ? apply(conv2dWeightGradOp, attrs, [dy, x!], w!.shape) : undefined,
-      bias && needs[2] ? reshape(sum(dy, [0, 2, 3]), bias.shape) : undefined,
+      needs[0] ? apply(conv2dInputGradOp, s, [dy, w!], x!.shape) : undefined,
+      needs[1] ? weightGrad[0] : undefined,
+      ...termGrads,
     ];
   },
-  lower: ({ inputs: [x, w, bias], outputs: [y], attrs }) => [conv2dForward({ x: x!, w: w!, bias, y: y! }, attrs)],
+  lower: ({ inputs: [x, w, ...rest], outputs: [y], attrs }, lowering) => {
+    const terms = Object.fromEntries(attrs.terms.map((term, i) => [term, rest[i]]));
+    return lowering.choices.dispatches(conv2dFamily, { x: x!, w: w!, y: y!, ...terms }, convolution(attrs), lowering);
+  },
 };
 
 const conv2dInputGradOp: Op<ConvShape> = {
   name: "conv2d.inputGrad",
-  lower: ({ inputs: [dy, w], outputs: [dx], attrs }) => [conv2dInputGrad({ dy: dy!, w: w!, dx: dx! }, attrs)],
+  addable: true,
+  lower: ({ inputs: [dy, w], outputs: [dx], attrs }, lowering) => {
+    const { sum: fused } = lowering;
+    const buffers = { x: dy!, w: w!, y: fused?.output ?? dx!, residual: fused?.other };
+    return lowering.choices.dispatches(conv2dFamily, buffers, inputGradient(attrs), lowering);
+  },
 };
 
 const conv2dWeightGradOp: Op<ConvShape> = {
   name: "conv2d.weightGrad",
-  lower: ({ inputs: [dy, x], outputs: [dw], attrs }, scratch) => {
-    const elements = conv2dWeightGradScratch(attrs);
-    return conv2dWeightGrad({ dy: dy!, x: x!, dw: dw!, scratch: elements > 0 ? scratch(elements) : dw! }, attrs);
-  },
+  lower: ({ inputs: [dy, x], outputs: [dw, db], attrs }, lowering) =>
+    lowering.choices.dispatches(conv2dWeightGrad, { dy: dy!, x: x!, dw: dw!, db }, attrs, lowering),
 };
 
+/** What {@linkcode conv2d} does beside the product. */
+export interface Conv2dOptions {
+  /** Step between outputs; 1 when absent. */
+  readonly stride?: 1 | 2;
+  /** Added to every pixel of a channel: [N, O]. */
+  readonly shift?: Tensor;
+  /** Added to the result: of its shape. */
+  readonly residual?: Tensor;
+  /** Factor on the sum of it all; 1 when absent. */
+  readonly scale?: number;
+}
+
 /**
- * 2-D convolution (cross-correlation, as everywhere in the field), zero padding (kernel − 1)/2.
+ * 2-D convolution (cross-correlation, as everywhere in the field), zero padding (kernel − 1)/2:
+ * scale · (x ⋆ weight + bias + shift + residual), in one kernel.
  *
  * `x` is [N, C, H, W], `weight` [O, C, k, k] with k 1 or 3, `bias` [O]; stride 1 or 2.
  */
-export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: { readonly stride?: 1 | 2 } = {}): Tensor {
-  const { stride = 1 } = options;
+export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: Conv2dOptions = {}): Tensor {
+  const { stride = 1, shift, residual, scale = 1 } = options;
   expectDType("f32", "conv2d", x, weight);
   const [batch, inChannels, height, width] = x.shape;
   const [outChannels, weightChannels, kernel, kernelX] = weight.shape;
   const fits = x.shape.length === 4 && weight.shape.length === 4 && inChannels === weightChannels && kernel === kernelX;
   expectShapes(fits, "conv2d", "x [N, C, H, W] and weight [O, C, k, k]", x, weight);
   if (kernel !== 1 && kernel !== 3) throw new GraphError(`conv2d has kernels of 1 and 3; got ${kernel}.`);
+  const size = [convOutputSize(height!, kernel, stride), convOutputSize(width!, kernel, stride)];
+  const shape = [batch!, outChannels!, ...size];
   if (bias) expectShapes(bias.size === outChannels, "conv2d", `a bias [${outChannels}]`, bias);
-  const attrs: ConvShape = {
+  if (shift) expectShapes(shift.size === batch! * outChannels!, "conv2d", `a shift [${batch}, ${outChannels}]`, shift);
+  if (residual) expectShapes(sameShape(residual.shape, shape), "conv2d", `a residual [${shape}]`, residual);
+  const given = Object.entries({ bias, shift, residual }).filter(([, tensor]) => tensor) as [
+    ConvAttrs["terms"][number],
+    Tensor,
+  ][];
+  const attrs: ConvAttrs = {
     batch: batch!,
     inChannels: inChannels!,
     outChannels: outChannels!,
@@ -104,7 +150,8 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: { read
     width: width!,
     kernel,
     stride,
+    scale,
+    terms: given.map(([term]) => term),
   };
-  const size = [convOutputSize(height!, kernel, stride), convOutputSize(width!, kernel, stride)];
-  return apply(conv2dOp, attrs, bias ? [x, weight, bias] : [x, weight], [batch!, outChannels!, ...size]);
+  return apply(conv2dOp, attrs, [x, weight, ...given.map(([, tensor]) => tensor)], shape);
 }

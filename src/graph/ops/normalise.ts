@@ -10,17 +10,13 @@ import {
   softmaxGrad,
 } from "../../../kernels/softmax.ts";
 import { apply, elementCount, expectDType, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
-import { sum } from "./reduce.ts";
 import { reshape } from "./shape.ts";
 
 const groupNormOp: Op<GroupNormShape> = {
   name: "groupNorm",
   vjp: ({ inputs: [x, gamma, beta], outputs: [, stats], attrs }, [dy]) => {
     if (!dy) return [];
-    const partial = { shape: [attrs.batch, attrs.channels], dtype: "f32" } as const;
-    const grad = new Node(groupNormGradOp, attrs, [x!, gamma!, beta!, stats!, dy], [x!, partial, partial]);
-    const [dx, dgamma, dbeta] = grad.outputs;
-    return [dx, reshape(sum(dgamma!, [0]), gamma!.shape), reshape(sum(dbeta!, [0]), beta!.shape)];
+    return new Node(groupNormGradOp, attrs, [x!, gamma!, beta!, stats!, dy], [x!, gamma!, beta!]).outputs;
   },
   lower: ({ inputs: [x, gamma, beta], outputs: [y, stats], attrs }) => [
     groupNormForward({ x: x!, gamma: gamma!, beta: beta!, y: y!, stats: stats! }, attrs),
@@ -29,18 +25,18 @@ const groupNormOp: Op<GroupNormShape> = {
 
 const groupNormGradOp: Op<GroupNormShape> = {
   name: "groupNorm.grad",
-  lower: ({ inputs: [x, gamma, beta, stats, dy], outputs: [dx, dgamma, dbeta], attrs }) => [
-    groupNormGrad({
-      x: x!,
-      gamma: gamma!,
-      beta: beta!,
-      stats: stats!,
-      dy: dy!,
-      dx: dx!,
-      dgamma: dgamma!,
-      dbeta: dbeta!,
-    }, attrs),
-  ],
+  addable: true,
+  lower: ({ inputs: [x, gamma, beta, stats, dy], outputs: [dx, dgamma, dbeta], attrs }, lowering) => {
+    const { sum: fused } = lowering;
+    return groupNormGrad(
+      {
+        ...{ x: x!, gamma: gamma!, beta: beta!, stats: stats!, dy: dy!, residual: fused?.other },
+        ...{ dx: fused?.output ?? dx!, dgamma: dgamma!, dbeta: dbeta! },
+      },
+      attrs,
+      lowering,
+    );
+  },
 };
 
 /** Settings of {@linkcode groupNorm}. */
@@ -81,7 +77,7 @@ const attentionOp: Op<AttentionShape> = {
 
 const attentionGradOp: Op<AttentionShape> = {
   name: "attention.grad",
-  lower: ({ inputs: [q, k, v, o, lse, dO], outputs: [dq, dk, dv], attrs }, scratch) => {
+  lower: ({ inputs: [q, k, v, o, lse, dO], outputs: [dq, dk, dv], attrs }, { scratch }) => {
     const delta = scratch(attrs.batch * attrs.queries);
     return attentionGrad(
       { q: q!, k: k!, v: v!, o: o!, lse: lse!, dO: dO!, dq: dq!, dk: dk!, dv: dv!, delta },

@@ -17,7 +17,7 @@ const reduceOp: Op<ReduceShape> = {
     if (op === "sumSquares") return [mul(affine(x!, 2, 0), spread)];
     throw new GraphError(`A gradient through reduce ${op} is not defined.`);
   },
-  lower: ({ inputs: [x], outputs: [y], attrs }, scratch) => {
+  lower: ({ inputs: [x], outputs: [y], attrs }, { scratch }) => {
     const elements = reduceScratch(attrs);
     return reduce({ x: x!, y: y!, scratch: elements > 0 ? scratch(elements) : y! }, attrs);
   },
