@@ -3,7 +3,14 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { FileError, GraphError } from "../src/gpu/errors.ts";
 import type { Dispatch } from "../src/gpu/kernel.ts";
-import { expectTimestamps, type Profile, profileTable, summarise, timeDispatches } from "../src/graph/profile.ts";
+import {
+  expectTimestamps,
+  type Profile,
+  profileTable,
+  profileTimes,
+  summarise,
+  timeDispatches,
+} from "../src/graph/profile.ts";
 import { decodeTrace, encodeTrace, traceSlices } from "../src/io/trace.ts";
 
 function dispatch(label: string, flops: number, bytes: number): Dispatch<never> {
@@ -45,8 +52,8 @@ Deno.test("timeDispatches: means over runs, from each run's own start, and no ti
   assertEquals(timeDispatches([dispatch("a", 0, 0)], [[9n, 4n]])[0]!.microseconds, 0);
 });
 
-Deno.test("profileTable: sums, shares of 100 %, rates, the longest first, and the run that was not profiled", () => {
-  const [header, ...rows] = profileTable(EXAMPLE).split("\n");
+Deno.test("profileTable: sums, shares of 100 %, rates, the longest first", () => {
+  const [header, ...rows] = profileTable(EXAMPLE.kernels).split("\n");
   assertEquals(header!.trim().split(/ {2,}/), [
     "kernel",
     "calls",
@@ -57,20 +64,26 @@ Deno.test("profileTable: sums, shares of 100 %, rates, the longest first, and th
     "MB",
     "GB/s",
   ]);
-  assertEquals(rows.slice(0, -1).map((row) => row.trim().split(/ +/)), [
+  assertEquals(rows.map((row) => row.trim().split(/ +/)), [
     ["conv", "2", "850", "85.0", "0.0100", "11.76", "3.00", "3.53"],
     ["add", "1", "100", "10.0", "0.0000", "0.00", "3.00", "30.00"],
     ["mul", "1", "50", "5.0", "0.0002", "4.00", "0.00", "0.00"],
     ["nothing", "1", "0", "0.0", "0.0000", "-", "0.00", "-"],
     ["total", "5", "1000", "100.0", "0.0102", "10.20", "6.00", "6.00"],
   ]);
-  assertMatch(rows.at(-1)!, /means of 1 runs .* 1234 µs a run \(mean of 7\), 57 µs .* submit 5 dispatches$/);
-  assertEquals(new Set([header!, ...rows.slice(0, -1)].map(({ length }) => length)).size, 1, "columns are aligned");
+  assertEquals(new Set([header!, ...rows].map(({ length }) => length)).size, 1, "columns are aligned");
 });
 
 Deno.test("profileTable: where no time passed there are no shares and no rates", () => {
-  const rows = profileTable(profileOf([["a", 1e9, 1e6, 0]])).split("\n");
+  const rows = profileTable(profileOf([["a", 1e9, 1e6, 0]]).kernels).split("\n");
   for (const row of rows.slice(1, 3)) assertMatch(row, / 0 +- +1\.0000 +- +1\.00 +-$/);
+});
+
+Deno.test("profileTimes: the kernels' time beside that of a run which is not profiled", () => {
+  assertMatch(
+    profileTimes(EXAMPLE),
+    /^kernels 1000 µs \(mean of 1 runs .*; unprofiled 1234 µs a run \(mean of 7\), .* 57 µs .* submit 5 dispatches$/,
+  );
 });
 
 Deno.test("expectTimestamps: an adapter without them is named", () => {

@@ -58,7 +58,7 @@ const COMMAND = {
     {
       name: "profile",
       kind: "flag",
-      help: "print the times of each training program's kernels and write trace.json, for ui.perfetto.dev",
+      help: "print the times of a training step's kernels and write trace.json, for ui.perfetto.dev",
     },
     NO_INSTALL,
   ],

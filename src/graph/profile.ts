@@ -1,4 +1,4 @@
-/** Timings of a program's dispatches, summed a kernel and as a table. */
+/** Timings of a program's dispatches, summed a kernel and as text. */
 
 import { GraphError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
@@ -103,19 +103,11 @@ export function gigaPerSecond(count: number, microseconds: number): number | und
 const HEADER = ["kernel", "calls", "µs", "% of step", "GFLOP", "GFLOP/s", "MB", "GB/s"];
 
 /**
- * A profile as text: a header line, a line a kernel, their total, and beside it what a run takes that is not profiled.
- * Shares are of the sum of all kernels' times; a rate without a time is a dash.
+ * Kernels as a table: a header line, a line a kernel, their total. Shares are of the total time; a rate without a time
+ * is a dash.
  */
-export function profileTable(profile: Profile): string {
-  const { kernels, runs, replays, replayMicroseconds, submitMicroseconds } = profile;
-  const sum = (of: (line: KernelLine) => number) => kernels.reduce((total, line) => total + of(line), 0);
-  const total: KernelLine = {
-    kernel: "total",
-    calls: sum(({ calls }) => calls),
-    flops: sum(({ flops }) => flops),
-    bytes: sum(({ bytes }) => bytes),
-    microseconds: sum(({ microseconds }) => microseconds),
-  };
+export function profileTable(kernels: readonly KernelLine[]): string {
+  const total = totalOf(kernels);
   const rows = [...kernels, total].map(({ kernel, calls, flops, bytes, microseconds: us }) => [
     kernel,
     String(calls),
@@ -127,14 +119,26 @@ export function profileTable(profile: Profile): string {
     gigaPerSecond(bytes, us)?.toFixed(2) ?? "-",
   ]);
   const widths = HEADER.map((_, i) => Math.max(...[HEADER, ...rows].map((row) => row[i]!.length)));
-  const text = [HEADER, ...rows].map((row) =>
+  return [HEADER, ...rows].map((row) =>
     "  " + row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ")
-  );
-  return [
-    ...text,
-    `  means of ${runs} runs with a pass for every dispatch; without: ${replayMicroseconds.toFixed(0)} µs a run ` +
-    `(mean of ${replays}), ${
-      submitMicroseconds.toFixed(0)
-    } µs of the caller's time to encode and submit ${total.calls} dispatches`,
-  ].join("\n");
+  ).join("\n");
+}
+
+/** One line that sets the sum of the kernels' times beside what a run takes that is not profiled. */
+export function profileTimes({ kernels, runs, replays, replayMicroseconds, submitMicroseconds }: Profile): string {
+  const { calls, microseconds } = totalOf(kernels);
+  return `kernels ${microseconds.toFixed(0)} µs (mean of ${runs} runs with a pass for every dispatch); unprofiled ` +
+    `${replayMicroseconds.toFixed(0)} µs a run (mean of ${replays}), of the caller's time ` +
+    `${submitMicroseconds.toFixed(0)} µs to encode and submit ${calls} dispatches`;
+}
+
+function totalOf(kernels: readonly KernelLine[]): KernelLine {
+  const sum = (of: (line: KernelLine) => number) => kernels.reduce((total, line) => total + of(line), 0);
+  return {
+    kernel: "total",
+    calls: sum(({ calls }) => calls),
+    flops: sum(({ flops }) => flops),
+    bytes: sum(({ bytes }) => bytes),
+    microseconds: sum(({ microseconds }) => microseconds),
+  };
 }

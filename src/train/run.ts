@@ -9,7 +9,15 @@ import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
 import { FileError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { profileTable, type Run, Workspace } from "../graph/mod.ts";
+import {
+  type Profile,
+  profileTable,
+  profileTimes,
+  type Program,
+  type Run,
+  summarise,
+  Workspace,
+} from "../graph/mod.ts";
 import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } from "../io/model.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
@@ -79,7 +87,7 @@ export interface RunInputs {
   readonly data: ImageData8;
   /** A trained teacher, to be used where the folder holds none. */
   readonly givenTeacher?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly model: Model } | undefined;
-  /** Print a table of each training program's kernels with their times, and write the folder's trace. */
+  /** Print a table of a training step's kernels with their times, and write the folder's trace. */
   readonly profile: boolean;
 }
 
@@ -189,7 +197,10 @@ function uploadImages(workspace: Workspace, data: ImageData8, units: Statistics)
   return { data: variable, ...bytesToData(units) };
 }
 
-/** Prints the programs of a step; where they are to be profiled, their kernels too, and adds them to the run's trace. */
+/**
+ * Prints the programs of a step; where they are to be profiled, also their times and a table of the whole step's kernels,
+ * and adds their dispatches to the run's trace.
+ */
 async function show({ folder, profile }: RunInputs, step: readonly Run[]): Promise<void> {
   const programs = new Map(step.map(({ program, values }) => [program, values]));
   if (!profile) {
@@ -197,11 +208,14 @@ async function show({ folder, profile }: RunInputs, step: readonly Run[]): Promi
     return;
   }
   const trace = await folder.readTrace();
+  const profiles = new Map<Program, Profile>();
   for (const [program, values] of programs) {
     const measured = await program.profile(values);
-    console.error(`${program.describe([])}\n${profileTable(measured)}`);
+    console.error(`${program.describe([])}\n  ${profileTimes(measured)}`);
+    profiles.set(program, measured);
     trace.set(program.label, traceSlices(measured));
   }
+  console.error(profileTable(summarise(step.flatMap(({ program }) => profiles.get(program)!.dispatches))));
   await folder.writeText(TRACE, encodeTrace(trace));
 }
 
