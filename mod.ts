@@ -50,3 +50,4 @@ export * from "./src/eval/frechet.ts";
 export * from "./src/io/model.ts";
 export * from "./src/io/png.ts";
 export * from "./src/io/safetensors.ts";
+export * from "./src/io/trace.ts";

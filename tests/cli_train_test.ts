@@ -2,6 +2,7 @@
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/io/safetensors.ts";
+import { decodeTrace } from "../src/io/trace.ts";
 import { decodeNpz } from "../src/io/npz.ts";
 import { command, dibregman } from "./command.ts";
 
@@ -34,8 +35,8 @@ async function sameModels(a: string, b: string): Promise<void> {
   }
 }
 
-/** Starts a run in `folder` and kills it as soon as `seen` comes up on stderr. */
-async function startAndKill(folder: string, start: readonly string[], seen: RegExp): Promise<void> {
+/** Starts a run in `folder` and kills it as soon as `seen` comes up on stderr; returns what stood there by then. */
+async function startAndKill(folder: string, start: readonly string[], seen: RegExp): Promise<string> {
   const child = command(start).spawn();
   let text = "";
   for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
@@ -46,13 +47,41 @@ async function startAndKill(folder: string, start: readonly string[], seen: RegE
   await child.stdout.cancel();
   await child.status;
   assert(!(await files(folder)).includes("summary.json"), "the run had ended before it was killed");
+  return text;
 }
 
-/** Starts a run, kills it as soon as `seen` comes up on stderr, and resumes it. */
-async function killAndResume(folder: string, start: readonly string[], seen: RegExp): Promise<void> {
-  await startAndKill(folder, start, seen);
-  const { code, errors } = await dibregman(["train", "--resume", folder]);
+/** Starts a run, kills it as soon as `seen` comes up on stderr, and resumes it; returns what stood there both times. */
+async function killAndResume(
+  folder: string,
+  start: readonly string[],
+  seen: RegExp,
+  options: readonly string[] = [],
+): Promise<[started: string, resumed: string]> {
+  const started = await startAndKill(folder, [...start, ...options], seen);
+  const { code, errors } = await dibregman(["train", "--resume", folder, ...options]);
   assertEquals(code, 0, errors.join("\n"));
+  return [started, errors.join("\n")];
+}
+
+/** The programs in `trace.json`, whose slices are held against the counts that stood on stderr. */
+async function profiledPrograms(folder: string, stderr: string): Promise<string[]> {
+  const path = `${folder}/trace.json`;
+  const trace = decodeTrace(await Deno.readTextFile(path), path);
+  const counts = [...stderr.matchAll(/^([a-zA-Z.]+): (\d+) dispatches/gm)].map(([, label, count]) => [label, count]);
+  assertEquals([...trace].map(([label, slices]) => [label, String(slices.length)]), counts);
+  for (const [label, slices] of trace) {
+    let end = 0;
+    for (const { name, ts, dur, args } of slices) {
+      assert(
+        ts > end - 1e-6 && dur >= 0,
+        `${label}: ${name} takes ${dur} µs from ${ts}; the one before ends at ${end}`,
+      );
+      assert(args.kernel === name && Number.isInteger(args.flops) && (args.workgroups as number[]).length === 3);
+      end = ts + dur;
+    }
+    assert(end > 0, `${label} took no time`);
+  }
+  return [...trace.keys()];
 }
 
 Deno.test("train: a run leaves its settings, metrics, checkpoints, pictures and models", async () => {
@@ -94,10 +123,29 @@ Deno.test("train: killed while the teacher trains, then resumed, gives the same 
   await sameModels(folder, await finishedRun());
 });
 
-Deno.test("train: killed while distilling, then resumed, gives the same bytes", async () => {
+Deno.test("train: killed while distilling, then resumed, gives the same bytes; --profile changes none", async () => {
   const folder = `${root}/killed-distill`;
-  await killAndResume(folder, [...RUN, "--out", folder], /distill 10\/20: /);
+  const [started, resumed] = await killAndResume(folder, [...RUN, "--out", folder], /distill 10\/20: /, ["--profile"]);
   await sameModels(folder, await finishedRun());
+  // The teacher was profiled by the first process alone, the rest by both.
+  const stderr = started.slice(0, started.indexOf("critics.")) + resumed;
+  assertEquals(await profiledPrograms(folder, stderr), [
+    "teacher.gradient",
+    "teacher.update",
+    "critics.gradient",
+    "fakeScore.update",
+    "classifier.update",
+    "generator.gradient",
+    "generator.update",
+  ]);
+  const [gradient, update, critics, fake, classifier, generator, generatorUpdate] = [
+    ...stderr.matchAll(/: (\d+) dispatches.*\n {2}kernels \d+ µs .*; unprofiled \d+ µs/g),
+  ].map(([, count]) => Number(count)) as [number, number, number, number, number, number, number];
+  const { criticUpdates } = JSON.parse(await Deno.readTextFile(`${folder}/config.json`)).distill;
+  assertEquals([...stderr.matchAll(/^ +total +(\d+) +\d+ +100\.0 /gm)].map(([, calls]) => Number(calls)), [
+    gradient + update,
+    criticUpdates * (critics + fake + classifier) + generator + generatorUpdate,
+  ]);
 });
 
 Deno.test("train: a damaged checkpoint is passed over", async () => {
@@ -231,6 +279,9 @@ Deno.test("train: files that are not what they should be", async () => {
   await Deno.mkdir(`${root}/stale`);
   await Deno.copyFile(generator, `${root}/stale/generator.safetensors`);
   assertMatch(await refused([...RUN, "--out", `${root}/stale`], 1), /already holds a run \(generator/);
+  await Deno.mkdir(`${root}/stale-trace`);
+  await Deno.writeTextFile(`${root}/stale-trace/trace.json`, "");
+  assertMatch(await refused([...RUN, "--out", `${root}/stale-trace`], 1), /already holds a run \(trace/);
   await Deno.writeTextFile(`${root}/blank.csv`, `${"0,".repeat(64)}1\n`.repeat(3));
   assertMatch(await refused([...RUN, "--data", `${root}/blank.csv`, "--out", `${root}/no`], 1), /not all alike/);
 });

@@ -600,13 +600,30 @@ programTest("kernels are listed and profiled", async (workspace) => {
     await assertRejects(() => program.profile({ runs: 1 }), GraphError, "timestamp");
     return;
   }
+  workspace.submit([program.at({ runs: 5 })]);
   const { allocatedBytes } = workspace.gpu;
-  const profiled = await program.profile({ runs: 3 });
+  const { kernels, dispatches, replayMicroseconds, submitMicroseconds } = await program.profile({ runs: 3 });
   assertEquals(workspace.gpu.allocatedBytes, allocatedBytes);
-  const matmul = profiled.find(({ kernel }) => kernel === "matmul")!;
-  assert(matmul.calls === 2 && matmul.microseconds > 0 && matmul.microseconds < 1e6);
-  assertEquals(await contents(workspace, count), [[3]]);
-  assertEquals((await program.readMetrics()).length, 1);
+  assertEquals(kernels.map(({ kernel, calls, flops }) => `${kernel} ${calls} ${flops}`).sort(), [
+    ...lines.map(({ kernel, calls, flops }) => `${kernel} ${calls} ${flops}`).sort(),
+  ]);
+  const matmul = kernels.find(({ kernel }) => kernel === "matmul")!;
+  assert(matmul.microseconds > 0 && matmul.microseconds < 1e6);
+  assertEquals(dispatches.map(({ kernel }) => kernel).filter((kernel) => kernel !== "pointwise.add"), [
+    "matmul",
+    "pointwise.exp",
+    "matmul",
+  ]);
+  dispatches.forEach(({ start, microseconds }, i) => {
+    const end = i === 0 ? 0 : dispatches[i - 1]!.start + dispatches[i - 1]!.microseconds;
+    assert(
+      start > end - 1e-6 && microseconds >= 0,
+      `dispatch ${i} starts at ${start} µs, the one before ends at ${end}`,
+    );
+  });
+  assert(replayMicroseconds > 0 && submitMicroseconds > 0);
+  assertEquals(await contents(workspace, count), [[5]], "state is as it was");
+  assertEquals((await program.readMetrics()).map(({ runs }) => [...runs!]), [[5]], "only the real run is recorded");
 });
 
 programTest("memory stays flat over many submits", async (workspace) => {

@@ -3,6 +3,7 @@
 import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
 import { checkLambda } from "../distill/bregman.ts";
 import { UsageError } from "../gpu/errors.ts";
+import { expectTimestamps } from "../graph/profile.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
 import { RESULTS, RunFolder } from "../train/folder.ts";
 import { expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
@@ -57,7 +58,7 @@ const COMMAND = {
     {
       name: "profile",
       kind: "flag",
-      help: "print the kernels of the programs that compute gradients, with their times",
+      help: "print the times of a training step's kernels and write trace.json, for ui.perfetto.dev",
     },
     NO_INSTALL,
   ],
@@ -98,6 +99,7 @@ async function begin(values: TrainValues): Promise<Summary> {
   makeConfig(values, values.preset ?? "digits"); // to report what is wrong with it before any adapter is sought
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
   const gpu = await openGpu({ install: !values.noInstall });
+  if (values.profile) expectTimestamps(gpu);
   const preset = values.preset ?? defaultPreset(gpu.adapter.software);
   const config: RunConfig = {
     ...makeConfig(values, preset),
@@ -124,6 +126,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     given = await readModel(config.teacherFile.path);
   }
   const gpu = await openGpu({ install: !values.noInstall });
+  if (values.profile) expectTimestamps(gpu);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
 

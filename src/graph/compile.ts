@@ -104,6 +104,7 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
       recorded,
       snapshots: [...snapshots].map(([root, to]) => ({ from: locate(root), to })),
       copies: copyUpdates.map(([{ storage }, tensor]) => ({ from: locateResult(tensor), to: storage })),
+      state: updates.map(([{ storage }]) => storage),
       ...leaves,
       outputs: new Map(Object.entries(outputs).map(([name, t]) => [name, { tensor: t, storage: locateResult(t) }])),
       metrics: metricSlots,
@@ -330,6 +331,14 @@ async function record(
       entries.push({ binding: b + 1, resource: { buffer, offset, size: tensor.bytes } });
     });
     const { pipeline, layout } = pipelines[i]!;
-    return { dispatch, pipeline, group: gpu.device.createBindGroup({ layout, entries, label: dispatch.label }) };
+    const [x, y, z] = dispatch.workgroups;
+    return {
+      dispatch,
+      pipeline,
+      group: gpu.device.createBindGroup({ layout, entries, label: dispatch.label }),
+      x,
+      y,
+      z,
+    };
   });
 }

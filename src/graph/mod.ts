@@ -16,4 +16,5 @@ export * from "./ops/bregman.ts";
 export * from "./gradients.ts";
 export * from "./workspace.ts";
 export * from "./program.ts";
+export * from "./profile.ts";
 export * from "./evaluate.ts";

@@ -4,6 +4,7 @@ import { GraphError } from "../gpu/errors.ts";
 import { BINDING_ALIGNMENT } from "../gpu/gpu.ts";
 import type { Dispatch } from "../gpu/kernel.ts";
 import type { ConstantAttrs, Storage } from "./ops/leaf.ts";
+import { expectTimestamps, type KernelLine, type Profile, summarise, timeDispatches } from "./profile.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Variable, Workspace } from "./workspace.ts";
 
@@ -46,20 +47,6 @@ export interface ProgramCost {
   readonly peakLiveBytes: number;
 }
 
-/** One line of a profile or listing: all dispatches of one kernel. */
-export interface KernelLine {
-  /** The kernel's label. */
-  readonly kernel: string;
-  /** Dispatches. */
-  readonly calls: number;
-  /** Floating-point operations. */
-  readonly flops: number;
-  /** Bytes moved at least. */
-  readonly bytes: number;
-  /** Microseconds on the device; 0 in a listing. */
-  readonly microseconds: number;
-}
-
 /** A dispatch ready to be recorded. */
 export interface Recorded {
   /** What it was made from. */
@@ -68,6 +55,12 @@ export interface Recorded {
   readonly pipeline: GPUComputePipeline;
   /** Its buffers. */
   readonly group: GPUBindGroup;
+  /** Its workgroups, beside the rest: taking them apart at every run is a quarter of the time to encode. */
+  readonly x: number;
+  /** See `x`. */
+  readonly y: number;
+  /** See `x`. */
+  readonly z: number;
 }
 
 /** A copy between ranges of buffers, outside the pass. */
@@ -108,6 +101,8 @@ export interface ProgramParts {
   readonly snapshots: readonly Copy[];
   /** Copies made after the pass: updates that could not be computed in place. */
   readonly copies: readonly Copy[];
+  /** State that a run changes. */
+  readonly state: readonly Storage[];
   /** Run-time values. */
   readonly hosts: readonly HostSlot[];
   /** Where they lie; absent where there are none. */
@@ -127,6 +122,15 @@ export interface ProgramParts {
   /** Buffers that only this program uses. */
   readonly owned: readonly GPUBuffer[];
 }
+
+/** Runs that are profiled: the timestamps of some adapters are coarse, so that one run says little. */
+const PROFILED_RUNS = 5;
+
+/** Microseconds that runs for comparison take together, at least: Deno's wait of 11 ms must not be what is measured. */
+const REPLAY_MICROSECONDS = 300_000;
+
+/** Runs for comparison, at most. */
+const MAX_REPLAYS = 200;
 
 /** A compiled graph. Make one with `workspace.compile`. */
 export class Program {
@@ -183,7 +187,7 @@ export class Program {
     this.#prepare(encoder, upload);
     const pass = encoder.beginComputePass();
     let current: GPUComputePipeline | undefined;
-    for (const { pipeline, group, dispatch: { workgroups: [x, y, z] } } of this.parts.recorded) {
+    for (const { pipeline, group, x, y, z } of this.parts.recorded) {
       if (pipeline !== current) pass.setPipeline(current = pipeline);
       pass.setBindGroup(0, group);
       pass.dispatchWorkgroups(x, y, z);
@@ -244,42 +248,118 @@ export class Program {
     });
   }
 
-  /**
-   * The program as text: a line of totals, then a line a kernel: dispatches, GFLOP, MB; with `lines` from
-   * {@linkcode Program.profile} also microseconds, GFLOP/s and GB/s.
-   */
+  /** The program as text: a line of totals, then a line a kernel: dispatches, GFLOP, MB. */
   describe(lines: readonly KernelLine[] = this.kernels()): string {
     const { dispatches, flops, bytes, plannedBytes, peakLiveBytes } = this.cost;
     const mb = (n: number) => `${(n / 1e6).toFixed(2)} MB`;
     const total = `${this.label}: ${dispatches} dispatches, ${(flops / 1e9).toFixed(3)} GFLOP, ${mb(bytes)} moved, ` +
       `planned memory ${mb(plannedBytes)} (largest live set ${mb(peakLiveBytes)})`;
-    const rows = lines.map(({ kernel, calls, flops, bytes, microseconds: us }) => {
-      const counts = `  ${kernel.padEnd(36)} ${String(calls).padStart(4)}  ${
-        (flops / 1e9).toFixed(4).padStart(9)
-      } GFLOP  ${(bytes / 1e6).toFixed(2).padStart(9)} MB`;
-      if (us === 0) return counts;
-      const rates = [flops / us / 1e3, bytes / us / 1e3].map((rate) => rate.toFixed(2).padStart(8));
-      return `${counts}  ${us.toFixed(0).padStart(8)} µs  ${rates[0]} GFLOP/s  ${rates[1]} GB/s`;
-    });
+    const rows = lines.map(({ kernel, calls, flops, bytes }) =>
+      `  ${kernel.padEnd(36)} ${String(calls).padStart(4)}  ${(flops / 1e9).toFixed(4).padStart(9)} GFLOP  ${
+        (bytes / 1e6).toFixed(2).padStart(9)
+      } MB`
+    );
     return [total, ...rows].join("\n");
   }
 
   /** The kernels with their counts, the most work first. */
   kernels(): KernelLine[] {
-    return summarise(this.parts.recorded.map(({ dispatch }) => ({ dispatch, microseconds: 0 })));
+    return summarise(this.parts.recorded.map(({ dispatch: { label, flops, bytes } }) => ({
+      kernel: label,
+      flops,
+      bytes,
+      microseconds: 0,
+    })));
   }
 
   /**
-   * Runs once with every dispatch in a pass of its own and gives the time of each kernel.
+   * Times every dispatch, in a pass of its own, as means over {@linkcode Profile.runs} runs; then runs as in training,
+   * for comparison: a pass costs time. State that the program updates is as it was afterwards and no metrics are
+   * recorded; outputs are those of the last run.
    *
    * @throws {GraphError} where the adapter has no timestamps.
    */
-  async profile(values: HostValues = {}): Promise<KernelLine[]> {
+  async profile(values: HostValues = {}): Promise<Profile> {
+    const { gpu } = this.workspace;
+    expectTimestamps(gpu);
+    this.expectRoom(1);
+    const restore = this.#saveState();
+    try {
+      // Drivers compile a pipeline when it first runs: that is not what is to be timed.
+      this.#replay(values);
+      await gpu.idle();
+      const stamps: bigint[][] = [];
+      for (let i = 0; i < PROFILED_RUNS; i++) stamps.push(await this.#timestamps(values));
+      const dispatches = timeDispatches(this.parts.recorded.map(({ dispatch }) => dispatch), stamps);
+      const kernels = summarise(dispatches);
+      const expected = kernels.reduce((total, { microseconds }) => total + microseconds, 0);
+      const replays = Math.ceil(Math.min(MAX_REPLAYS, Math.max(PROFILED_RUNS, REPLAY_MICROSECONDS / expected)));
+      return {
+        label: this.label,
+        runs: PROFILED_RUNS,
+        dispatches,
+        kernels,
+        replays,
+        ...await this.#timeReplays(values, replays),
+      };
+    } finally {
+      restore();
+    }
+  }
+
+  /** Runs once as in training, but lets no metrics be read. */
+  #replay(values: HostValues): void {
+    const held = this.#metricsHeld;
+    this.workspace.submit([this.at(values)]);
+    this.#metricsHeld = held;
+  }
+
+  async #timeReplays(
+    values: HostValues,
+    replays: number,
+  ): Promise<Pick<Profile, "replayMicroseconds" | "submitMicroseconds">> {
+    const { gpu } = this.workspace;
+    const microsecondsSince = (started: number) => (performance.now() - started) * 1000;
+    await gpu.idle();
+    const started = performance.now();
+    for (let i = 0; i < replays; i++) this.#replay(values);
+    await gpu.idle();
+    const replayMicroseconds = microsecondsSince(started) / replays;
+    // Last, when the JavaScript has been optimised, and each on an idle device: software drivers slow a full queue down.
+    const submits: number[] = [];
+    for (let i = 0; i < PROFILED_RUNS; i++) {
+      const started = performance.now();
+      this.#replay(values);
+      submits.push(microsecondsSince(started));
+      await gpu.idle();
+    }
+    return { replayMicroseconds, submitMicroseconds: submits.sort((a, b) => a - b)[PROFILED_RUNS >> 1]! };
+  }
+
+  /** Copies the state that a run changes; the function it returns puts it back. */
+  #saveState(): () => void {
+    const { gpu } = this.workspace;
+    const saved = this.parts.state.map((from): Copy => ({
+      from,
+      to: { buffer: gpu.buffer(from.size, "saved state"), offset: 0, size: from.size },
+    }));
+    const submit = (copies: readonly Copy[]) => {
+      const encoder = gpu.device.createCommandEncoder();
+      copyAll(encoder, copies);
+      gpu.device.queue.submit([encoder.finish()]);
+    };
+    submit(saved);
+    return () => {
+      submit(saved.map(({ from, to }) => ({ from: to, to: from })));
+      for (const { to } of saved) gpu.free(to.buffer);
+    };
+  }
+
+  /** Runs once with every dispatch in a pass of its own: nanoseconds at the start and the end of each. */
+  async #timestamps(values: HostValues): Promise<bigint[]> {
     const { gpu } = this.workspace;
     const { device } = gpu;
-    if (!gpu.hasTimestamps) throw new GraphError("This adapter has no timestamp queries; nothing can be profiled.");
     const { recorded } = this.parts;
-    this.expectRoom(1);
     const words = new Uint32Array(this.hostBytes / 4);
     this.pack(values, words, 0);
     const upload = this.hostBytes > 0 ? gpu.buffer(this.hostBytes, "profile upload", 0x04 | 0x08) : undefined;
@@ -293,7 +373,7 @@ export class Program {
       const count = part.length * 2;
       const set = device.createQuerySet({ type: "timestamp", count });
       const resolved = gpu.buffer(count * 8, "timestamps", 0x200 | 0x04);
-      part.forEach(({ pipeline, group, dispatch: { workgroups: [x, y, z] } }, i) => {
+      part.forEach(({ pipeline, group, x, y, z }, i) => {
         const pass = encoder.beginComputePass({
           timestampWrites: { querySet: set, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 },
         });
@@ -305,19 +385,15 @@ export class Program {
       encoder.resolveQuerySet(set, 0, count, resolved, 0);
       sets.push({ set, resolved, count });
     }
-    this.#copyResults(encoder);
+    copyAll(encoder, this.parts.copies);
     device.queue.submit([encoder.finish()]);
     const data = await gpu.read(sets.map(({ resolved, count }) => ({ buffer: resolved, size: count * 8 })));
-    const stamps = data.flatMap((buffer) => [...new BigUint64Array(buffer)]);
     for (const { set, resolved } of sets) {
       set.destroy();
       gpu.free(resolved);
     }
     if (upload) gpu.free(upload);
-    return summarise(recorded.map(({ dispatch }, i) => ({
-      dispatch,
-      microseconds: Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1000,
-    })));
+    return data.flatMap((buffer) => [...new BigUint64Array(buffer)]);
   }
 
   /** Frees the buffers that only this program uses. */
@@ -327,21 +403,6 @@ export class Program {
     this.workspace.forget(this);
     for (const buffer of this.parts.owned) this.workspace.gpu.free(buffer);
   }
-}
-
-function summarise(timed: readonly { dispatch: Dispatch<Tensor>; microseconds: number }[]): KernelLine[] {
-  const lines = new Map<string, KernelLine>();
-  for (const { dispatch: { label, flops, bytes }, microseconds } of timed) {
-    const old = lines.get(label) ?? { kernel: label, calls: 0, flops: 0, bytes: 0, microseconds: 0 };
-    lines.set(label, {
-      kernel: label,
-      calls: old.calls + 1,
-      flops: old.flops + flops,
-      bytes: old.bytes + bytes,
-      microseconds: old.microseconds + microseconds,
-    });
-  }
-  return [...lines.values()].sort((a, b) => b.microseconds - a.microseconds || b.flops - a.flops);
 }
 
 function copyAll(encoder: GPUCommandEncoder, copies: readonly Copy[]): void {

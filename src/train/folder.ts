@@ -2,11 +2,15 @@
 
 import { join } from "@std/path";
 import { FileError } from "../gpu/errors.ts";
+import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
 import { onDisk, removeTemporaryFiles, writeFileAtomic } from "./disk.ts";
 
 /** Names of the results in a run's folder. */
 export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
+
+/** Name of the profile in a run's folder. */
+export const TRACE = "trace.json";
 
 /** The stages that train. */
 export type StageName = "teacher" | "distill";
@@ -46,7 +50,7 @@ export class RunFolder {
   /** Throws a {@linkcode FileError} where `path` is a file or holds anything that a run would take for its own. */
   static async expectFree(path: string): Promise<void> {
     const folder = new RunFolder(path);
-    for (const name of ["config.json", "metrics.jsonl", ...Object.values(RESULTS)]) {
+    for (const name of ["config.json", "metrics.jsonl", TRACE, ...Object.values(RESULTS)]) {
       if (await folder.has(name)) {
         throw new FileError(
           `${path} already holds a run (${name}); continue it with --resume ${path}, or choose another --out.`,
@@ -112,6 +116,12 @@ export class RunFolder {
   /** Writes a text file of the folder, whole or not at all. */
   writeText(name: string, text: string): Promise<void> {
     return this.write(name, encoder.encode(text));
+  }
+
+  /** What was profiled before; empty where nothing was. */
+  async readTrace(): Promise<Map<string, TraceSlice[]>> {
+    if (!await this.has(TRACE)) return new Map();
+    return decodeTrace(new TextDecoder().decode(await this.read(TRACE)), this.file(TRACE));
   }
 
   /** Adds a line to `metrics.jsonl`. */

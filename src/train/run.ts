@@ -9,14 +9,23 @@ import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
 import { FileError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { type HostValues, type Program, type Run, Workspace } from "../graph/mod.ts";
+import {
+  type Profile,
+  profileTable,
+  profileTimes,
+  type Program,
+  type Run,
+  summarise,
+  Workspace,
+} from "../graph/mod.ts";
 import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } from "../io/model.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
+import { encodeTrace, traceSlices } from "../io/trace.ts";
 import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { initialWeights, Trainable } from "../optim/weights.ts";
 import type { RunConfig } from "./config.ts";
-import { RESULTS, type RunFolder } from "./folder.ts";
+import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 
 /** Steps of the teacher's sampler when it is measured. */
@@ -78,7 +87,7 @@ export interface RunInputs {
   readonly data: ImageData8;
   /** A trained teacher, to be used where the folder holds none. */
   readonly givenTeacher?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly model: Model } | undefined;
-  /** Print the kernels of the programs that compute gradients, with their times. */
+  /** Print a table of a training step's kernels with their times, and write the folder's trace. */
   readonly profile: boolean;
 }
 
@@ -188,18 +197,30 @@ function uploadImages(workspace: Workspace, data: ImageData8, units: Statistics)
   return { data: variable, ...bytesToData(units) };
 }
 
-/** Prints a training program; its run, where it is timed, leaves nothing behind but a gradient. */
-async function show(program: Program, profile: boolean, values: HostValues): Promise<void> {
-  if (profile) {
-    // Drivers compile a pipeline when it first runs: that is not what is to be timed.
-    program.workspace.submit([program.at(values)]);
-    console.error(program.describe(await program.profile(values)));
-    await program.readMetrics();
-  } else console.error(program.describe([]));
+/**
+ * Prints the programs of a step; where they are to be profiled, also their times and a table of the whole step's kernels,
+ * and adds their dispatches to the run's trace.
+ */
+async function show({ folder, profile }: RunInputs, step: readonly Run[]): Promise<void> {
+  const programs = new Map(step.map(({ program, values }) => [program, values]));
+  if (!profile) {
+    for (const program of programs.keys()) console.error(program.describe([]));
+    return;
+  }
+  const trace = await folder.readTrace();
+  const profiles = new Map<Program, Profile>();
+  for (const [program, values] of programs) {
+    const measured = await program.profile(values);
+    console.error(`${program.describe([])}\n  ${profileTimes(measured)}`);
+    profiles.set(program, measured);
+    trace.set(program.label, traceSlices(measured));
+  }
+  console.error(profileTable(summarise(step.flatMap(({ program }) => profiles.get(program)!.dispatches))));
+  await folder.writeText(TRACE, encodeTrace(trace));
 }
 
 async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
-  const { folder, config, data, profile } = inputs;
+  const { folder, config, data } = inputs;
   const { batch, learningRate, rampSteps, decayShare, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } =
     config.teacher;
   const seed = stageSeed(config.seed, 1);
@@ -213,8 +234,12 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
   const teacher = new Trainable(workspace, "teacher", new UNet(network));
   teacher.start(initialWeights(teacher.network.parameters, seed));
   const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma });
-  await show(gradient, profile, imageValues(seed, 0, batch));
   const optimizer = await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm });
+  const runs = (step: number): Run[] => [
+    gradient.at(imageValues(seed, step, batch)),
+    optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
+  ];
+  await show(inputs, runs(0));
   await runStage(folder, runId, {
     name: "teacher",
     steps,
@@ -222,10 +247,7 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     checkpointEvery: config.checkpointEvery.teacher,
     readEvery: READ_EVERY.teacher,
     networks: [teacher],
-    runs: (step) => [
-      gradient.at(imageValues(seed, step, batch)),
-      optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
-    ],
+    runs,
     metrics: async () => {
       const [own, gradNorm] = await Promise.all([gradient.readMetrics(), optimizer.readGradNorms()]);
       return { loss: own.map(({ loss }) => loss![0]!), gradNorm };
@@ -248,7 +270,7 @@ async function distil(
   teacherModel: Model,
   look: (sampler: Sampler, step: number) => Promise<Record<string, number>>,
 ): Promise<void> {
-  const { folder, config, data, profile } = inputs;
+  const { folder, config, data } = inputs;
   const settings = config.distill;
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm, criticUpdates, warmupSteps, steps } = settings;
   const seed = stageSeed(config.seed, 2);
@@ -269,8 +291,6 @@ async function distil(
   };
   const critics = await compileCriticStep(networks, uploadImages(workspace, data, teacherModel.info), stepSettings);
   const gradient = await compileGeneratorStep(networks, stepSettings);
-  await show(critics, profile, imageValues(seed, 0, batch));
-  await show(gradient, profile, { ...randomValues(seed, 0), blend: 1 });
   const adam = { beta1, beta2, emaDecay, clipNorm };
   const updateGenerator = await Optimizer.create(generator, adam);
   const updateFake = await Optimizer.create(fakeScore, adam);
@@ -300,6 +320,7 @@ async function distil(
       updateGenerator.at(step, settings.generatorLr * decay(step, steps, settings.decayShare)),
     ];
   };
+  await show(inputs, runs(0));
   await runStage(folder, runId, {
     name: "distill",
     steps,
