@@ -29,6 +29,7 @@
 export { BREGMAN_KINDS, type BregmanKind } from "./kernels/bregman.ts";
 export type { PointwiseFunction } from "./kernels/pointwise.ts";
 export * from "./src/gpu/errors.ts";
+export * from "./src/gpu/family.ts";
 export * from "./src/gpu/kernel.ts";
 export * from "./src/gpu/gpu.ts";
 export * from "./src/graph/mod.ts";

@@ -1,7 +1,7 @@
 /** Matrix product benches: embedding layers, classifier heads, and square products for comparison with other libraries. */
 
 import { matmul, type MatmulShape } from "../kernels/matmul.ts";
-import { benchDispatch } from "./harness.ts";
+import { benchFamily } from "./harness.ts";
 
 /** [batch, m, n, k, transposeA, transposeB] */
 const SHAPES = [
@@ -19,5 +19,5 @@ for (const [batch, m, n, k, transposeA, transposeB] of SHAPES) {
   const s: MatmulShape = { batch, m, n, k, transposeA, transposeB, broadcastA: false, broadcastB: false };
   const name = `matmul ${batch}x${m}x${n}x${k}${transposeA ? " A transposed" : ""}${transposeB ? " B transposed" : ""}`;
   const sizes = { a: batch * m * k, b: batch * k * n, out: batch * m * n };
-  benchDispatch("matmul", name, [matmul({ a: "a", b: "b", out: "out" }, s)], sizes);
+  benchFamily("matmul", name, matmul, { a: "a", b: "b", out: "out" }, s, sizes);
 }

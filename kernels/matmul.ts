@@ -1,5 +1,6 @@
-/** Descriptor of the batched matrix product. */
+/** Family of the batched matrix product. */
 
+import type { Family } from "../src/gpu/family.ts";
 import { ceilDiv, type Dispatch, spread } from "../src/gpu/kernel.ts";
 import general from "./matmul.wgsl" with { type: "text" };
 import quads from "./matmul_quads.wgsl" with { type: "text" };
@@ -24,42 +25,71 @@ export interface MatmulShape {
   readonly broadcastB: boolean;
 }
 
-/** Threads of a workgroup. */
+/** Threads of a workgroup of the register kernels. */
 const GROUP = 32;
 /** Below this many threads of the general kernel's large tile, the small one keeps more of the device busy. */
 const FEW_THREADS = 256;
 
 /** out [batch, m, n] = op(a) · op(b) for every batch element; op transposes where the shape says so. */
-export function matmul<B>(b: { a: B; b: B; out: B }, s: MatmulShape): Dispatch<B> {
+export const matmul: Family<MatmulShape, "a" | "b" | "out"> = {
+  name: "matmul",
+  variants: {
+    scalars4: { fits: () => true, dispatches: (b, s) => [scalarsDispatch(b, s, 4)] },
+    scalars8: { fits: () => true, dispatches: (b, s) => [scalarsDispatch(b, s, 8)] },
+    quads: { fits: inQuads, dispatches: (b, s) => [quadsDispatch(b, s)] },
+  },
+  key: ({ batch, m, n, k, transposeA, transposeB, broadcastA, broadcastB }) =>
+    `${batch} x ${m}x${n}x${k}${transposeA ? " At" : ""}${transposeB ? " Bt" : ""}` +
+    `${broadcastA ? " A shared" : ""}${broadcastB ? " B shared" : ""}`,
+  preferred: (s) => {
+    if (inQuads(s)) return "quads";
+    return s.batch * ceilDiv(s.m, 8) * ceilDiv(s.n, 8) < FEW_THREADS ? "scalars4" : "scalars8";
+  },
+};
+
+/** True where the operands' contiguous axes, and k, are whole vec4s. */
+function inQuads({ m, n, k, transposeA, transposeB }: MatmulShape): boolean {
+  return k % 4 === 0 && (!transposeA || m % 4 === 0) && (transposeB || n % 4 === 0);
+}
+
+type MatmulBuffers<B> = { readonly a: B; readonly b: B; readonly out: B };
+
+/** What every variant's dispatch has in common. */
+function matmulCommon<B>(b: MatmulBuffers<B>, { batch, m, n, k, broadcastA, broadcastB }: MatmulShape) {
+  const elements = (broadcastA ? 1 : batch) * m * k + (broadcastB ? 1 : batch) * k * n + batch * m * n;
+  return { label: "matmul", reads: [b.a, b.b], writes: [b.out], flops: 2 * batch * m * n * k, bytes: 4 * elements };
+}
+
+/** Elements between two products' operands; 0 where one matrix serves all. */
+function batchStrides({ m, n, k, broadcastA, broadcastB }: MatmulShape): [number, number] {
+  return [broadcastA ? 0 : m * k, broadcastB ? 0 : k * n];
+}
+
+function quadsDispatch<B>(b: MatmulBuffers<B>, s: MatmulShape): Dispatch<B> {
   const { batch, m, n, k, transposeA, transposeB } = s;
-  const aligned = k % 4 === 0 && (!transposeA || m % 4 === 0) && (transposeB || n % 4 === 0);
-  const tile = !aligned && batch * ceilDiv(m, 8) * ceilDiv(n, 8) < FEW_THREADS ? 4 : 8;
-  const tilesM = ceilDiv(m, tile), tilesN = ceilDiv(n, tile);
-  const aBatch = s.broadcastA ? 0 : m * k, bBatch = s.broadcastB ? 0 : k * n;
-  const elements = (s.broadcastA ? 1 : batch) * m * k + (s.broadcastB ? 1 : batch) * k * n + batch * m * n;
-  const common = {
-    label: "matmul",
-    reads: [b.a, b.b],
-    writes: [b.out],
+  const tilesM = ceilDiv(m, 8), tilesN = ceilDiv(n, 8);
+  const [aBatch, bBatch] = batchStrides(s);
+  const aLine = (transposeA ? m : k) / 4, bLine = (transposeB ? k : n) / 4;
+  return {
+    ...matmulCommon(b, s),
+    source: quads,
+    constants: { TRANSPOSE_A: transposeA ? 1 : 0, TRANSPOSE_B: transposeB ? 1 : 0 },
+    uniforms: [batch, m, n, k, tilesM, tilesN, aBatch / 4, aLine, bBatch / 4, bLine],
     workgroups: spread(ceilDiv(batch * tilesM * tilesN, GROUP)),
-    flops: 2 * batch * m * n * k,
-    bytes: 4 * elements,
   };
-  if (aligned) {
-    const aLine = (transposeA ? m : k) / 4, bLine = (transposeB ? k : n) / 4;
-    return {
-      ...common,
-      source: quads,
-      constants: { TRANSPOSE_A: transposeA ? 1 : 0, TRANSPOSE_B: transposeB ? 1 : 0 },
-      uniforms: [batch, m, n, k, tilesM, tilesN, aBatch / 4, aLine, bBatch / 4, bLine],
-    };
-  }
+}
+
+function scalarsDispatch<B>(b: MatmulBuffers<B>, s: MatmulShape, tile: number): Dispatch<B> {
+  const { batch, m, n, k, transposeA, transposeB } = s;
+  const tilesM = ceilDiv(m, tile), tilesN = ceilDiv(n, tile);
   const [aRow, aInner] = transposeA ? [1, m] : [k, 1];
   const [bInner, bColumn] = transposeB ? [1, k] : [n, 1];
+  const [aBatch, bBatch] = batchStrides(s);
   return {
-    ...common,
+    ...matmulCommon(b, s),
     source: general,
     constants: { ROWS: tile, COLUMNS: tile },
     uniforms: [batch, m, n, k, tilesM, tilesN, aBatch, aRow, aInner, bBatch, bInner, bColumn],
+    workgroups: spread(ceilDiv(batch * tilesM * tilesN, GROUP)),
   };
 }

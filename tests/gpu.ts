@@ -1,6 +1,7 @@
 /** Shared by the tests: one device a process, random data, relative errors. */
 
 import type { Standalone } from "../kernels/standalone.ts";
+import type { Family, Variant } from "../src/gpu/family.ts";
 import { Gpu } from "../src/gpu/gpu.ts";
 import { type HostArray, runDispatches } from "../src/gpu/run.ts";
 
@@ -61,4 +62,15 @@ export function runStandalone<K extends string>(
 ): Promise<Record<K, HostArray>> {
   const unfilled = Object.fromEntries(Object.entries(scratch).map(([name, n]) => [name, unwritten(n)]));
   return runDispatches(gpu, dispatches, { ...data, ...unfilled, ...constants });
+}
+
+/** Runs every variant of a family that fits; at least one does. */
+export async function forEachVariant<S, K extends string, O extends string>(
+  family: Family<S, K, O>,
+  s: S,
+  run: (variant: Variant<S, K, O>, label: string) => Promise<void>,
+): Promise<void> {
+  const fitting = Object.entries(family.variants).filter(([, variant]) => variant.fits(s));
+  if (fitting.length === 0) throw new Error(`${family.name}: no variant computes ${family.key(s)}.`);
+  for (const [label, variant] of fitting) await run(variant, `${family.name} ${label} ${family.key(s)}`);
 }

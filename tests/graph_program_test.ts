@@ -372,7 +372,7 @@ programTest("weights of one buffer are packed by one dispatch, once for both use
   const { chunks, slices } = workspace.flat("weights", layout);
   const data = randomArray(layout.chunks[0]!, 1);
   chunks[0]!.write(data);
-  const leaves = new Map([...slices].map(([name, { tensor, storage: { offset } }]) => [
+  const leaves = new Map([...slices.values()].map(({ tensor, storage: { offset } }) => [
     tensor,
     data.slice(offset / 4, offset / 4 + tensor.size),
   ]));

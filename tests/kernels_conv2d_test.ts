@@ -10,8 +10,7 @@ import {
   inputGradient,
 } from "../kernels/conv2d.ts";
 import { standaloneVariant } from "../kernels/standalone.ts";
-import type { Family, Variant } from "../src/gpu/family.ts";
-import { gpuTest, randomArray, relativeError, runStandalone, unwritten } from "./gpu.ts";
+import { forEachVariant, gpuTest, randomArray, relativeError, runStandalone, unwritten } from "./gpu.ts";
 import {
   conv2dBiasGradReference,
   conv2dInputGradReference,
@@ -58,17 +57,6 @@ function data(s: ConvShape) {
 }
 
 const name = (s: ConvShape) => Object.values(s).join(",");
-
-/** Runs every variant of a family that fits; at least one does. */
-async function forEachVariant<S, K extends string, O extends string>(
-  family: Family<S, K, O>,
-  s: S,
-  run: (variant: Variant<S, K, O>, label: string) => Promise<void>,
-): Promise<void> {
-  const fitting = Object.entries(family.variants).filter(([, variant]) => variant.fits(s));
-  assert(fitting.length > 0, `${family.key(s)} has no variant.`);
-  for (const [label, variant] of fitting) await run(variant, `${family.name} ${label} ${family.key(s)}`);
-}
 
 const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, label: string) => {
   const error = relativeError(actual, expected);

@@ -2,8 +2,8 @@
 
 import { assert } from "@std/assert";
 import { matmul, type MatmulShape } from "../kernels/matmul.ts";
-import { runDispatches } from "../src/gpu/run.ts";
-import { gpuTest, randomArray, relativeError } from "./gpu.ts";
+import { standaloneVariant } from "../kernels/standalone.ts";
+import { forEachVariant, gpuTest, randomArray, relativeError, runStandalone, unwritten } from "./gpu.ts";
 import { matmulReference } from "./reference/matmul.ts";
 
 /** [batch, m, n, k], chosen to cross the edges of every tile, with and without whole vec4s. */
@@ -19,7 +19,7 @@ const SIZES = [
   [1, 130, 132, 36],
 ] as const;
 
-gpuTest("matmul matches the reference for every layout", async (gpu) => {
+gpuTest("every variant of matmul matches the reference for every layout", async (gpu) => {
   for (const [batch, m, n, k] of SIZES) {
     for (let layout = 0; layout < 16; layout++) {
       const [transposeA, transposeB, broadcastA, broadcastB] = [1, 2, 4, 8].map((bit) => (layout & bit) > 0) as [
@@ -30,10 +30,13 @@ gpuTest("matmul matches the reference for every layout", async (gpu) => {
       ];
       const s: MatmulShape = { batch, m, n, k, transposeA, transposeB, broadcastA, broadcastB };
       const a = randomArray((broadcastA ? 1 : batch) * m * k, 1), b = randomArray((broadcastB ? 1 : batch) * k * n, 2);
-      const data = { a, b, out: new Float32Array(batch * m * n).fill(NaN) };
-      const { out } = await runDispatches(gpu, [matmul({ a: "a", b: "b", out: "out" }, s)], data);
-      const error = relativeError(out, matmulReference(a, b, s));
-      assert(error < 1e-5, `Shape ${JSON.stringify(s)}: relative error ${error}.`);
+      const expected = matmulReference(a, b, s);
+      await forEachVariant(matmul, s, async (variant, label) => {
+        const list = standaloneVariant(variant, { a: "a", b: "b", out: "out" }, s);
+        const { out } = await runStandalone(gpu, list, { a, b, out: unwritten(batch * m * n) });
+        const error = relativeError(out, expected);
+        assert(error < 1e-5, `${label}: relative error ${error}.`);
+      });
     }
   }
 });

@@ -9,7 +9,7 @@ import {
   type ConvShape,
   inputGradient,
 } from "../../../kernels/conv2d.ts";
-import { matmul as matmulKernel, type MatmulShape } from "../../../kernels/matmul.ts";
+import { matmul as matmulFamily, type MatmulShape } from "../../../kernels/matmul.ts";
 import { apply, expectDType, expectShapes, Node, type Op, sameShape, type Tensor } from "../tensor.ts";
 import { affine } from "./pointwise.ts";
 import { sum } from "./reduce.ts";
@@ -25,7 +25,8 @@ const matmulOp: Op<MatmulShape> = {
     const shared = (x: Tensor, grad: Tensor) => x.shape.length < grad.shape.length ? sum(grad, [0]) : grad;
     return [needs[0] ? shared(a!, da()) : undefined, needs[1] ? shared(b!, db()) : undefined];
   },
-  lower: ({ inputs: [a, b], outputs: [out], attrs }) => [matmulKernel({ a: a!, b: b!, out: out! }, attrs)],
+  lower: ({ inputs: [a, b], outputs: [out], attrs }, lowering) =>
+    lowering.choices.dispatches(matmulFamily, { a: a!, b: b!, out: out! }, attrs, lowering),
 };
 
 /** Which operands of {@linkcode matmul} are transposed. */
