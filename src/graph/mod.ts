@@ -13,6 +13,7 @@ export * from "./ops/random.ts";
 export * from "./ops/image.ts";
 export * from "./ops/adam.ts";
 export * from "./ops/bregman.ts";
+export { checkpoint } from "./checkpoint.ts";
 export * from "./gradients.ts";
 export * from "./workspace.ts";
 export * from "./program.ts";
