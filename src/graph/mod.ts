@@ -12,6 +12,7 @@ export * from "./ops/embedding.ts";
 export * from "./ops/random.ts";
 export * from "./ops/image.ts";
 export * from "./ops/adam.ts";
+export * from "./ops/accumulate.ts";
 export * from "./ops/bregman.ts";
 export { checkpoint } from "./checkpoint.ts";
 export * from "./gradients.ts";
