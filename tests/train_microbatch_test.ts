@@ -54,20 +54,20 @@ interface Outcome {
 /** Runs two steps of a program that computes gradients, each with the optimisers' updates after it. */
 async function twoSteps(
   program: Program,
-  networks: readonly Trainable[],
+  networks: readonly [Trainable, ...Trainable[]],
   valuesAt: (step: number, first: number) => HostValues,
 ): Promise<Outcome> {
-  const { workspace, runsAStep } = networks[0]!;
-  const accumulator = await Accumulator.create(...networks);
+  const [{ workspace, runsAStep }] = networks;
+  const accumulator = await Accumulator.create(networks);
   const settings = { beta1: 0.9, beta2: 0.999, emaDecay: 0.9, clipNorm: 1 };
   const optimizers = await Promise.all(networks.map((network) => Optimizer.create(network, settings)));
   // What an earlier step left must not matter, be it a NaN.
   if (runsAStep > 1) { for (const { grad } of networks) grad.flat.chunks[0]!.write(filled(grad, NaN)); }
   for (const step of [0, 1]) {
-    for (let i = 0; i < runsAStep; i++) {
-      workspace.submit([program.at(valuesAt(step, i * BATCH / runsAStep)), ...accumulator.at(i)]);
-    }
-    workspace.submit(optimizers.map((optimizer) => optimizer.at(step, 1e-3)));
+    workspace.submit([
+      ...accumulator.runs(program, BATCH, (first) => valuesAt(step, first)),
+      ...optimizers.map((optimizer) => optimizer.at(step, 1e-3)),
+    ]);
   }
   const read = (weights: readonly Weights[]) =>
     Promise.all(weights.map(async ({ flat }) => await flat.chunks[0]!.read() as Float32Array));

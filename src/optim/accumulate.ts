@@ -6,6 +6,7 @@ import {
   affine,
   constant,
   host,
+  type HostValues,
   type Program,
   type Run,
   type Tensor,
@@ -14,24 +15,31 @@ import {
 } from "../graph/mod.ts";
 import type { Microbatches, Trainable } from "./weights.ts";
 
-/** Adds up the gradients of microbatches; without microbatches there is nothing to run. */
+/** Adds up the gradients of microbatches; without microbatches there is nothing to add. */
 export class Accumulator {
-  private constructor(private readonly program: Program | undefined) {}
+  private constructor(private readonly count: number, private readonly program: Program | undefined) {}
 
   /** Compiles the sum into `network.grad` of what the programs write into `network.microbatches`, for each network. */
-  static async create(...networks: readonly Trainable[]): Promise<Accumulator> {
+  static async create(networks: readonly [Trainable, ...Trainable[]]): Promise<Accumulator> {
     const keep = host("keep");
     const updates = networks.flatMap(({ grad, microbatches }) =>
       microbatches ? sums(grad.flat.chunks, microbatches, keep) : []
     );
-    if (updates.length === 0) return new Accumulator(undefined);
+    const [{ workspace, runsAStep }] = networks;
+    if (updates.length === 0) return new Accumulator(runsAStep, undefined);
     const label = `${networks.map(({ name }) => name).join("+")}.accumulate`;
-    return new Accumulator(await networks[0]!.workspace.compile({ label, updates }));
+    return new Accumulator(runsAStep, await workspace.compile({ label, updates }));
   }
 
-  /** What is to run after the gradient of microbatch `index` of a step: nothing, or one program. */
-  at(index: number): Run[] {
-    return this.program ? [this.program.at({ keep: Number(index > 0) })] : [];
+  /**
+   * The runs that leave the gradient of a step in `network.grad`: `gradient` for every microbatch, with the values for
+   * its first sample, and the sum after each.
+   */
+  runs(gradient: Program, batch: number, valuesFrom: (first: number) => HostValues): Run[] {
+    return Array.from({ length: this.count }, (_, i) => {
+      const part = gradient.at(valuesFrom(i * batch / this.count));
+      return this.program ? [part, this.program.at({ keep: Number(i > 0) })] : [part];
+    }).flat();
   }
 }
 

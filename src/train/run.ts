@@ -7,14 +7,15 @@ import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
-import { FileError } from "../gpu/errors.ts";
+import { FileError, LimitError, OutOfMemoryError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type HostValues, type Program, type Run, Workspace } from "../graph/mod.ts";
 import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } from "../io/model.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
+import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
-import { initialWeights, Trainable } from "../optim/weights.ts";
+import { initialWeights, Trainable, Weights } from "../optim/weights.ts";
 import type { RunConfig } from "./config.ts";
 import { RESULTS, type RunFolder } from "./folder.ts";
 import { runStage } from "./stage.ts";
@@ -25,7 +26,7 @@ export const TEACHER_SAMPLING_STEPS = 18;
 /** Steps between two looks at the metrics: each look waits for the device. */
 const READ_EVERY = { teacher: 20, distill: 10 };
 
-/** Runs of a program between two looks, at most: its metrics must be held until then. */
+/** Updates of a network between two looks, at most: their metrics must be held until then. */
 const MAX_HELD = 60;
 
 /** Images of the pictures in `samples/`, in rows of eight. */
@@ -87,8 +88,31 @@ function decay(step: number, steps: number, share: number): number {
   return share > 0 ? Math.min(1, (steps - step) / (share * steps)) : 1;
 }
 
-/** Runs what is missing in the folder and returns the summary. */
+/**
+ * Runs what is missing in the folder and returns the summary.
+ *
+ * @throws {OutOfMemoryError | LimitError} before any training where one of its programs does not fit this device.
+ */
 export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
+  try {
+    return await runStages(gpu, inputs);
+  } catch (error) {
+    if (error instanceof OutOfMemoryError || error instanceof LimitError) error.message += advice(inputs.config);
+    throw error;
+  }
+}
+
+/** What helps where memory does not suffice. */
+function advice({ microbatch, checkpointBlocks }: RunConfig): string {
+  const ways = [
+    microbatch === undefined ? "--microbatch" : "a smaller --microbatch",
+    ...checkpointBlocks ? [] : ["--checkpoint-blocks"],
+    "a smaller --batch",
+  ];
+  return ` Less memory is needed with ${ways.slice(0, -1).join(", ")} or ${ways.at(-1)}.`;
+}
+
+async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const { folder, config, data, givenTeacher } = inputs;
   const runId = await identity(config);
   const evaluated = new Workspace(gpu);
@@ -96,6 +120,7 @@ export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
 
   if (givenTeacher && !await folder.has(RESULTS.teacher)) await folder.write(RESULTS.teacher, givenTeacher.bytes);
   if (!await folder.has(RESULTS.teacher)) {
+    await expectDistillationFits(gpu, inputs);
     const workspace = new Workspace(gpu);
     await trainTeacher(workspace, runId, inputs);
     workspace.destroy();
@@ -198,22 +223,39 @@ async function show(program: Program, profile: boolean, values: HostValues): Pro
   } else console.error(program.describe([]));
 }
 
-async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
-  const { folder, config, data, profile } = inputs;
-  const { batch, learningRate, rampSteps, decayShare, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } =
-    config.teacher;
-  const seed = stageSeed(config.seed, 1);
-  const network: UNetConfig = {
+/** The teacher that is trained where none is given. */
+function teacherNetwork({ config, data }: RunInputs): UNetConfig {
+  return {
     imageChannels: data.channels,
     resolution: data.height,
     modelChannels: config.modelChannels,
     channelMult: [1, 2],
     blocks: 1,
   };
-  const teacher = new Trainable(workspace, "teacher", new UNet(network));
+}
+
+/** Microbatches in a batch. */
+function microbatches({ microbatch }: RunConfig, batch: number): number {
+  return batch / (microbatch ?? batch);
+}
+
+async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
+  const { folder, config, data, profile } = inputs;
+  const { batch, learningRate, rampSteps, decayShare, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } =
+    config.teacher;
+  const seed = stageSeed(config.seed, 1);
+  const network = teacherNetwork(inputs);
+  const { checkpointBlocks } = config;
+  const teacher = new Trainable(
+    workspace,
+    "teacher",
+    new UNet(network, { checkpointBlocks }),
+    microbatches(config, batch),
+  );
   teacher.start(initialWeights(teacher.network.parameters, seed));
   const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma });
   await show(gradient, profile, imageValues(seed, 0, batch));
+  const accumulator = await Accumulator.create([teacher]);
   const optimizer = await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm });
   await runStage(folder, runId, {
     name: "teacher",
@@ -223,7 +265,7 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     readEvery: READ_EVERY.teacher,
     networks: [teacher],
     runs: (step) => [
-      gradient.at(imageValues(seed, step, batch)),
+      ...accumulator.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
       optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
     ],
     metrics: async () => {
@@ -241,6 +283,52 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
   await folder.write(RESULTS.teacher, await encodeModel({ info, weights: await teacher.ema.read() }));
 }
 
+/** What the distillation of a teacher runs. */
+async function prepareDistillation(
+  workspace: Workspace,
+  { config, data }: RunInputs,
+  teacherInfo: Pick<ModelInfo, "network" | "mean" | "std">,
+) {
+  const { network } = teacherInfo;
+  const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
+  const { batch, betas: [beta1, beta2], emaDecay, clipNorm } = settings;
+  const { checkpointBlocks } = config;
+  const trainable = (name: string, model: UNet | Classifier) =>
+    new Trainable(workspace, name, model, microbatches(config, batch));
+  const networks = {
+    generator: trainable("generator", new UNet(network, { checkpointBlocks })),
+    fakeScore: trainable("fakeScore", new UNet(network, { checkpointBlocks })),
+    classifier: trainable("classifier", new Classifier(network, { checkpointBlocks })),
+    teacher: new Weights(workspace, "teacher", new UNet(network)),
+  };
+  const { generator, fakeScore, classifier } = networks;
+  const bregman = { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true };
+  const images = uploadImages(workspace, data, teacherInfo);
+  const critics = await compileCriticStep(networks, images, { ...settings, bregman });
+  const gradient = await compileGeneratorStep(networks, { ...settings, bregman });
+  const adam = { beta1, beta2, emaDecay, clipNorm };
+  return {
+    ...networks,
+    critics,
+    gradient,
+    sumCritics: await Accumulator.create([fakeScore, classifier]),
+    sumGenerator: await Accumulator.create([generator]),
+    updateGenerator: await Optimizer.create(generator, adam),
+    updateFake: await Optimizer.create(fakeScore, adam),
+    updateClassifier: await Optimizer.create(classifier, adam),
+  };
+}
+
+/** Throws, before a teacher is trained, where its distillation would not fit this device. */
+async function expectDistillationFits(gpu: Gpu, inputs: RunInputs): Promise<void> {
+  const workspace = new Workspace(gpu);
+  try {
+    await prepareDistillation(workspace, inputs, { network: teacherNetwork(inputs), ...inputs.data });
+  } finally {
+    workspace.destroy();
+  }
+}
+
 async function distil(
   workspace: Workspace,
   runId: string,
@@ -250,38 +338,28 @@ async function distil(
 ): Promise<void> {
   const { folder, config, data, profile } = inputs;
   const settings = config.distill;
-  const { batch, betas: [beta1, beta2], emaDecay, clipNorm, criticUpdates, warmupSteps, steps } = settings;
+  const { batch, criticUpdates, warmupSteps, steps } = settings;
   const seed = stageSeed(config.seed, 2);
   const { network } = teacherModel.info;
-  const teacher = uploadWeights(workspace, teacherModel.info, teacherModel.weights);
-  const generator = new Trainable(workspace, "generator", new UNet(network));
-  const fakeScore = new Trainable(workspace, "fakeScore", new UNet(network));
-  const classifier = new Trainable(workspace, "classifier", new Classifier(network));
+  const { generator, fakeScore, classifier, teacher, critics, gradient, ...rest } = await prepareDistillation(
+    workspace,
+    inputs,
+    teacherModel.info,
+  );
+  const { sumCritics, sumGenerator, updateGenerator, updateFake, updateClassifier } = rest;
+  teacher.write(teacherModel.weights);
   generator.start(teacherModel.weights);
   fakeScore.start(teacherModel.weights);
   classifier.start(initialWeights(classifier.network.parameters, seed));
-
-  const networks = { generator, fakeScore, classifier, teacher };
-  const { h: kind, lambda, logitClamp, ratioMin, ratioMax } = settings;
-  const stepSettings = {
-    ...settings,
-    bregman: { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true },
-  };
-  const critics = await compileCriticStep(networks, uploadImages(workspace, data, teacherModel.info), stepSettings);
-  const gradient = await compileGeneratorStep(networks, stepSettings);
   await show(critics, profile, imageValues(seed, 0, batch));
   await show(gradient, profile, { ...randomValues(seed, 0), blend: 1 });
-  const adam = { beta1, beta2, emaDecay, clipNorm };
-  const updateGenerator = await Optimizer.create(generator, adam);
-  const updateFake = await Optimizer.create(fakeScore, adam);
-  const updateClassifier = await Optimizer.create(classifier, adam);
   const info: ModelInfo = {
     kind: "generator",
     network,
     mean: teacherModel.info.mean,
     std: teacherModel.info.std,
     sigmaInit: settings.sigmaInit,
-    provenance: provenance(config, data, `Di-Bregman, h = ${kind}, ${steps} steps of batch ${batch}`),
+    provenance: provenance(config, data, `Di-Bregman, h = ${settings.h}, ${steps} steps of batch ${batch}`),
   };
   const sampler = await createSampler(generator.ema, info);
 
@@ -289,14 +367,15 @@ async function distil(
     const criticRuns = Array.from({ length: criticUpdates }, (_, i) => {
       const update = step * criticUpdates + i;
       return [
-        critics.at(imageValues(seed, update, batch)),
+        ...sumCritics.runs(critics, batch, (first) => imageValues(seed, update, batch, first)),
         updateFake.at(update, settings.fakeLr),
         updateClassifier.at(update, settings.classifierLr),
       ];
     });
+    const blend = step < warmupSteps ? 0 : 1;
     return [
       ...criticRuns.flat(),
-      gradient.at({ ...randomValues(seed, step), blend: step < warmupSteps ? 0 : 1 }),
+      ...sumGenerator.runs(gradient, batch, (first) => ({ ...randomValues(seed, step, first), blend })),
       updateGenerator.at(step, settings.generatorLr * decay(step, steps, settings.decayShare)),
     ];
   };
@@ -321,7 +400,7 @@ async function distil(
         fake: critic.map(({ fakeLoss }) => fakeLoss![0]!),
         classifier: critic.map(({ classifierLoss }) => classifierLoss![0]!),
         ratio: own.map(({ stats }) => stats![1]!),
-        weightMax: own.map(({ stats }) => stats![5]!),
+        weightMax: weightMaxima(own.map(({ stats }) => stats!), generator.runsAStep),
         gradNorm,
         fakeGradNorm,
         classifierGradNorm,
@@ -330,6 +409,15 @@ async function distil(
     inspect: (step) => look(sampler, step),
   });
   await folder.write(RESULTS.generator, await encodeModel({ info, weights: await generator.ema.read() }));
+}
+
+/** The largest weight of each step, the step's mean being 1, from the statistics of its `runs` microbatches. */
+function weightMaxima(stats: readonly Float32Array[], runs: number): number[] {
+  return Array.from({ length: stats.length / runs }, (_, step) => {
+    const parts = stats.slice(step * runs, (step + 1) * runs);
+    const mean = parts.reduce((sum, part) => sum + part[4]!, 0) / runs;
+    return Math.max(...parts.map((part) => part[5]!)) / mean;
+  });
 }
 
 function provenance(config: RunConfig, data: ImageData8, training: string): Record<string, string> {
