@@ -16,7 +16,8 @@ export const checkpointOp: Op<CheckpointAttrs> = { name: "checkpoint", view: tru
  * The result of `f`; of the tensors that `f` makes on the way, `gradients` reads none. It repeats the ops it needs right
  * before the backward pass goes through them, so that their memory is free in between: less memory, more work, the same
  * bits (random numbers are counted and come out the same). What `f` uses but does not make, such as inputs and weights,
- * is kept. A checkpoint inside another counts for nothing, and so does one around an x of `gradients`.
+ * is kept, and so is what it makes and others use: of that, cotangents are added up in another order. A checkpoint inside
+ * another counts for nothing, and so does one around an x of `gradients`.
  *
  * @throws {GraphError} where `f` has an op that rewrites its inputs.
  */
