@@ -1,7 +1,9 @@
 /** Tests of the command line as a user types it: wrong arguments, a missing adapter, the driver's installation. */
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { openGpu } from "../src/cli/setup.ts";
 import { dibregman } from "./command.ts";
+import { gpuTest } from "./gpu.ts";
 
 const onLinux = Deno.build.os === "linux";
 
@@ -149,4 +151,12 @@ Deno.test({
       assertEquals(calls(), [INSTALL]);
     });
   },
+});
+
+gpuTest("a software adapter may use this machine's memory and no more, another adapter what it gives", async () => {
+  const gpu = await openGpu({ install: false });
+  const { total } = Deno.systemMemoryInfo();
+  if (gpu.adapter.software) assert(gpu.memoryLimit > 0 && gpu.memoryLimit <= total, `${gpu.memoryLimit} of ${total}`);
+  else assertEquals(gpu.memoryLimit, Infinity);
+  gpu.destroy();
 });

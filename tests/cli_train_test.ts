@@ -3,7 +3,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/io/safetensors.ts";
 import { decodeNpz } from "../src/io/npz.ts";
-import { command, dibregman } from "./command.ts";
+import { command, dibregman, dibregmanBounded } from "./command.ts";
+import { memoryCanBeBounded } from "./gpu.ts";
 
 const RUN = ["train", "--preset", "digits-tiny", "--eval-samples", "80"];
 
@@ -98,6 +99,43 @@ Deno.test("train: killed while distilling, then resumed, gives the same bytes", 
   const folder = `${root}/killed-distill`;
   await killAndResume(folder, [...RUN, "--out", folder], /distill 10\/20: /);
   await sameModels(folder, await finishedRun());
+});
+
+Deno.test("train --checkpoint-blocks: the same bytes with less memory", async () => {
+  const folder = `${root}/checkpoint-blocks`;
+  const planned = (errors: readonly string[]) =>
+    errors.flatMap((line) => /planned memory ([\d.]+) MB/.exec(line)?.[1] ?? []).map(Number);
+  const plain = await dibregman([...RUN, "--teacher-steps", "1", "--distill-steps", "1", "--out", `${root}/one-step`]);
+  const { code, errors } = await dibregman([...RUN, "--checkpoint-blocks", "--out", folder]);
+  assertEquals(code, 0, errors.join("\n"));
+  await sameModels(folder, await finishedRun());
+  const [less, more] = [planned(errors), planned(plain.errors)];
+  assert(less.length === 3 && less.every((mb, i) => mb < 0.7 * more[i]!), `${less} MB instead of ${more} MB`);
+});
+
+Deno.test("train --microbatch: killed while distilling, then resumed, gives the same bytes", async () => {
+  const short = [...RUN, "--teacher-steps", "10", "--distill-steps", "12", "--microbatch", "16", "--checkpoint-blocks"];
+  const whole = `${root}/microbatch`, killed = `${root}/killed-microbatch`;
+  const { code, errors } = await dibregman([...short, "--out", whole]);
+  assertEquals(code, 0, errors.join("\n"));
+  await killAndResume(killed, [...short, "--out", killed], /distill 10\/12: /);
+  await sameModels(killed, whole);
+});
+
+Deno.test({
+  name: "train: what does not fit the memory is refused before anything is trained, with what helps",
+  ignore: !await memoryCanBeBounded(),
+  fn: async () => {
+    const large = ["train", "--preset", "digits", "--batch", "1024", "--out", `${root}/large`];
+    const { code, errors } = await dibregmanBounded(large, 800_000);
+    assertEquals(code, 1, errors.join("\n"));
+    assertMatch(
+      errors.at(-1)!,
+      /^error: Program (teacher|critics)\.gradient, whose planned memory is \d.* does not fit\. .* no memory left; .* Less memory is needed with --microbatch, --checkpoint-blocks or a smaller --batch\.$/,
+    );
+    assertEquals(errors.length, 2);
+    assert(!(await files(root)).includes("large"), "nothing half-written");
+  },
 });
 
 Deno.test("train: a damaged checkpoint is passed over", async () => {
@@ -209,7 +247,11 @@ Deno.test("train: wrong arguments", async () => {
     [["--generator-lr", "0"], /--generator-lr.*0/],
     [["--precision", "f16"], /--precision.*f16.*f32/],
     [["--ratio-min", "5", "--ratio-max", "2"], /--ratio-min \(5\)/],
+    [["--microbatch", "0"], /--microbatch.*0/],
+    [["--microbatch", "7"], /--microbatch 7 does not divide the teacher's batch of 128 images/],
+    [["--preset", "digits", "--microbatch", "128"], /--microbatch 128 does not divide the distillation's batch of 64/],
     [["--resume", "somewhere", "--seed", "1"], /--seed cannot go with --resume/],
+    [["--resume", "somewhere", "--checkpoint-blocks"], /--checkpoint-blocks cannot go with --resume/],
   ];
   for (const [args, message] of cases) assertMatch(await refused(["train", ...args], 2), message);
 });
@@ -244,6 +286,8 @@ Deno.test("train --resume: settings that are damaged are named", async () => {
     [JSON.stringify({ ...good, preset: "faces" }), /"preset" should be one of/],
     [JSON.stringify({ ...good, teacher: { ...good.teacher, batch: "64" } }), /"teacher\.batch" should be a number/],
     [JSON.stringify({ ...good, distill: { ...good.distill, h: "x" } }), /"distill\.h" should be one of/],
+    [JSON.stringify({ ...good, checkpointBlocks: undefined }), /"checkpointBlocks" should be a boolean/],
+    [JSON.stringify({ ...good, microbatch: "8" }), /"microbatch" should be a number/],
     [JSON.stringify({ ...good, checkpointEvery: undefined }), /"checkpointEvery" should hold settings/],
   ];
   for (const [text, message] of cases) {

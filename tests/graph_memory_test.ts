@@ -9,7 +9,7 @@ import { type Program, type Tensor, type Variable, Workspace } from "../src/grap
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Trainable, Weights } from "../src/optim/weights.ts";
 import { PRESETS } from "../src/train/config.ts";
-import { getGpu, gpuTest, randomArray, relativeError } from "./gpu.ts";
+import { type getGpu, gpuTest, memoryCanBeBounded, randomArray, relativeError } from "./gpu.ts";
 import { interpret } from "./reference/interpreter.ts";
 
 const leaf = (seed: number, ...shape: number[]) => g.constant(randomArray(g.elementCount(shape), seed), shape);
@@ -239,12 +239,9 @@ gpuTest("a tensor that cannot be bound is named before any buffer is made", asyn
   workspace.destroy();
 });
 
-// Where the adapter computes on the CPU its memory is the process's, which the shell can bound.
-const boundable = Deno.build.os === "linux" && (await getGpu()).adapter.software;
-
 Deno.test({
   name: "a device without memory left says so with figures, and can be used on",
-  ignore: !boundable,
+  ignore: !await memoryCanBeBounded(),
   fn: async () => {
     const script = new URL("out_of_memory.ts", import.meta.url).href;
     const { success, stdout, stderr } = await new Deno.Command("sh", {

@@ -5,7 +5,7 @@ import { checkLambda } from "../distill/bregman.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
 import { RESULTS, RunFolder } from "../train/folder.ts";
-import { expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
+import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
 import { fileSource, readImages, readModel, rereadFile } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -118,6 +118,7 @@ async function begin(values: TrainValues): Promise<Summary> {
     ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
   };
   const path = values.out ?? `runs/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
+  await expectFits(gpu, config, data, given?.model.info);
   const folder = await RunFolder.create(path, config);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
@@ -137,6 +138,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     given = await readModel(config.teacherFile.path);
   }
   const gpu = await openGpu({ install: !values.noInstall });
+  await expectFits(gpu, config, data, given?.model.info);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
 

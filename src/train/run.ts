@@ -88,16 +88,39 @@ function decay(step: number, steps: number, share: number): number {
   return share > 0 ? Math.min(1, (steps - step) / (share * steps)) : 1;
 }
 
+/** Runs what is missing in the folder and returns the summary. */
+export function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
+  return withAdvice(inputs.config, () => runStages(gpu, inputs));
+}
+
 /**
- * Runs what is missing in the folder and returns the summary.
+ * Compiles the training programs of a run and forgets them, so that what does not fit is known before a folder is made
+ * or anything is trained. `teacher` is one that is given.
  *
- * @throws {OutOfMemoryError | LimitError} before any training where one of its programs does not fit this device.
+ * @throws {OutOfMemoryError | LimitError} where one of them does not fit this device.
  */
-export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
+export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teacher?: ModelInfo): Promise<void> {
+  const stage = async (prepare: (workspace: Workspace) => Promise<unknown>) => {
+    const workspace = new Workspace(gpu);
+    try {
+      await prepare(workspace);
+    } finally {
+      workspace.destroy();
+    }
+  };
+  return withAdvice(config, async () => {
+    if (!teacher) await stage((workspace) => prepareTeacher(workspace, config, data));
+    const info = teacher ?? { network: teacherNetwork(config, data), ...data };
+    await stage((workspace) => prepareDistillation(workspace, config, data, info));
+  });
+}
+
+/** Adds to an error that tells of too little memory what helps. */
+async function withAdvice<T>(config: RunConfig, action: () => Promise<T>): Promise<T> {
   try {
-    return await runStages(gpu, inputs);
+    return await action();
   } catch (error) {
-    if (error instanceof OutOfMemoryError || error instanceof LimitError) error.message += advice(inputs.config);
+    if (error instanceof OutOfMemoryError || error instanceof LimitError) error.message += advice(config);
     throw error;
   }
 }
@@ -120,7 +143,6 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
 
   if (givenTeacher && !await folder.has(RESULTS.teacher)) await folder.write(RESULTS.teacher, givenTeacher.bytes);
   if (!await folder.has(RESULTS.teacher)) {
-    await expectDistillationFits(gpu, inputs);
     const workspace = new Workspace(gpu);
     await trainTeacher(workspace, runId, inputs);
     workspace.destroy();
@@ -224,7 +246,7 @@ async function show(program: Program, profile: boolean, values: HostValues): Pro
 }
 
 /** The teacher that is trained where none is given. */
-function teacherNetwork({ config, data }: RunInputs): UNetConfig {
+function teacherNetwork(config: RunConfig, data: ImageData8): UNetConfig {
   return {
     imageChannels: data.channels,
     resolution: data.height,
@@ -239,24 +261,27 @@ function microbatches({ microbatch }: RunConfig, batch: number): number {
   return batch / (microbatch ?? batch);
 }
 
+/** What the training of a teacher runs. */
+async function prepareTeacher(workspace: Workspace, config: RunConfig, data: ImageData8) {
+  const { batch, betas: [beta1, beta2], emaDecay, clipNorm, sigma } = config.teacher;
+  const { checkpointBlocks } = config;
+  const network = new UNet(teacherNetwork(config, data), { checkpointBlocks });
+  const teacher = new Trainable(workspace, "teacher", network, microbatches(config, batch));
+  return {
+    teacher,
+    gradient: await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma }),
+    sum: await Accumulator.create([teacher]),
+    optimizer: await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm }),
+  };
+}
+
 async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
   const { folder, config, data, profile } = inputs;
-  const { batch, learningRate, rampSteps, decayShare, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } =
-    config.teacher;
+  const { batch, learningRate, rampSteps, decayShare, steps } = config.teacher;
   const seed = stageSeed(config.seed, 1);
-  const network = teacherNetwork(inputs);
-  const { checkpointBlocks } = config;
-  const teacher = new Trainable(
-    workspace,
-    "teacher",
-    new UNet(network, { checkpointBlocks }),
-    microbatches(config, batch),
-  );
+  const { teacher, gradient, sum, optimizer } = await prepareTeacher(workspace, config, data);
   teacher.start(initialWeights(teacher.network.parameters, seed));
-  const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma });
   await show(gradient, profile, imageValues(seed, 0, batch));
-  const accumulator = await Accumulator.create([teacher]);
-  const optimizer = await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm });
   await runStage(folder, runId, {
     name: "teacher",
     steps,
@@ -265,7 +290,7 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     readEvery: READ_EVERY.teacher,
     networks: [teacher],
     runs: (step) => [
-      ...accumulator.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
+      ...sum.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
       optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
     ],
     metrics: async () => {
@@ -275,7 +300,7 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
   });
   const info: ModelInfo = {
     kind: "teacher",
-    network,
+    network: teacherNetwork(config, data),
     mean: data.mean,
     std: data.std,
     provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
@@ -286,7 +311,8 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
 /** What the distillation of a teacher runs. */
 async function prepareDistillation(
   workspace: Workspace,
-  { config, data }: RunInputs,
+  config: RunConfig,
+  data: ImageData8,
   teacherInfo: Pick<ModelInfo, "network" | "mean" | "std">,
 ) {
   const { network } = teacherInfo;
@@ -319,16 +345,6 @@ async function prepareDistillation(
   };
 }
 
-/** Throws, before a teacher is trained, where its distillation would not fit this device. */
-async function expectDistillationFits(gpu: Gpu, inputs: RunInputs): Promise<void> {
-  const workspace = new Workspace(gpu);
-  try {
-    await prepareDistillation(workspace, inputs, { network: teacherNetwork(inputs), ...inputs.data });
-  } finally {
-    workspace.destroy();
-  }
-}
-
 async function distil(
   workspace: Workspace,
   runId: string,
@@ -343,7 +359,8 @@ async function distil(
   const { network } = teacherModel.info;
   const { generator, fakeScore, classifier, teacher, critics, gradient, ...rest } = await prepareDistillation(
     workspace,
-    inputs,
+    config,
+    data,
     teacherModel.info,
   );
   const { sumCritics, sumGenerator, updateGenerator, updateFake, updateClassifier } = rest;
