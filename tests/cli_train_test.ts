@@ -101,25 +101,38 @@ Deno.test("train: killed while distilling, then resumed, gives the same bytes", 
   await sameModels(folder, await finishedRun());
 });
 
-Deno.test("train --checkpoint-blocks: the same bytes with less memory", async () => {
-  const folder = `${root}/checkpoint-blocks`;
-  const planned = (errors: readonly string[]) =>
-    errors.flatMap((line) => /planned memory ([\d.]+) MB/.exec(line)?.[1] ?? []).map(Number);
-  const plain = await dibregman([...RUN, "--teacher-steps", "1", "--distill-steps", "1", "--out", `${root}/one-step`]);
-  const { code, errors } = await dibregman([...RUN, "--checkpoint-blocks", "--out", folder]);
-  assertEquals(code, 0, errors.join("\n"));
-  await sameModels(folder, await finishedRun());
-  const [less, more] = [planned(errors), planned(plain.errors)];
-  assert(less.length === 3 && less.every((mb, i) => mb < 0.7 * more[i]!), `${less} MB instead of ${more} MB`);
-});
+/** A run of few steps. */
+const SHORT = [...RUN, "--teacher-steps", "10", "--distill-steps", "12"];
 
-Deno.test("train --microbatch: killed while distilling, then resumed, gives the same bytes", async () => {
-  const short = [...RUN, "--teacher-steps", "10", "--distill-steps", "12", "--microbatch", "16", "--checkpoint-blocks"];
-  const whole = `${root}/microbatch`, killed = `${root}/killed-microbatch`;
-  const { code, errors } = await dibregman([...short, "--out", whole]);
+/** The planned memory that a run's training programs were printed with, and what it wrote into metrics.jsonl. */
+async function shortRun(folder: string, ...options: readonly string[]) {
+  const { code, errors } = await dibregman([...SHORT, ...options, "--out", folder]);
   assertEquals(code, 0, errors.join("\n"));
-  await killAndResume(killed, [...short, "--out", killed], /distill 10\/12: /);
-  await sameModels(killed, whole);
+  const planned = errors.flatMap((line) => /planned memory ([\d.]+) MB/.exec(line)?.[1] ?? []).map(Number);
+  const lines = (await Deno.readTextFile(`${folder}/metrics.jsonl`)).trim().split("\n");
+  return { planned, metrics: lines.map((line): Record<string, number> => JSON.parse(line)) };
+}
+
+Deno.test("train: --checkpoint-blocks gives the same bytes, --microbatch the same within rounding, resumed or not", async () => {
+  const [plain, kept, parts] = ["plain", "kept", "parts"].map((name) => `${root}/${name}`) as [string, string, string];
+  const whole = await shortRun(plain), less = await shortRun(kept, "--checkpoint-blocks");
+  await sameModels(kept, plain);
+  const options = ["--microbatch", "16", "--checkpoint-blocks"];
+  const split = await shortRun(parts, ...options);
+  for (const [planned, share] of [[less.planned, 0.7], [split.planned, 0.4]] as const) {
+    assertEquals(planned.length, 3);
+    assert(planned.every((mb, i) => mb < share * whole.planned[i]!), `${planned} MB instead of ${whole.planned} MB`);
+  }
+  whole.metrics.forEach((line, i) => {
+    for (const [name, value] of Object.entries(line)) {
+      if (typeof value === "string" || /^(seconds|rssMB|deviceMB)$/.test(name)) continue;
+      const other = split.metrics[i]![name]!;
+      assert(Math.abs(other - value) < 1e-3 * Math.abs(value), `${name} at ${line.step}: ${other} instead of ${value}`);
+    }
+  });
+  const killed = `${root}/killed-parts`;
+  await killAndResume(killed, [...SHORT, ...options, "--out", killed], /distill 10\/12: /);
+  await sameModels(killed, parts);
 });
 
 Deno.test({

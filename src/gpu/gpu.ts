@@ -39,7 +39,7 @@ export class Gpu {
   /** Bytes in live buffers made by {@linkcode Gpu.buffer}. */
   allocatedBytes = 0;
   /** Bytes that those buffers may hold together: WebGPU does not say how much memory there is. */
-  memoryLimit = Infinity;
+  memoryLimit: number = Infinity;
   #pipelines = new Map<string, Pipeline>();
   #layouts = new Map<string, GPUBindGroupLayout>();
   #failure: Error | undefined;
