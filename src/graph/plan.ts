@@ -41,12 +41,46 @@ interface Tenant extends Lifetime {
 }
 
 /**
+ * Plans over buffers that are there already, whose sizes are `existing`: in one way as if there were none, each planned
+ * buffer then taking the place of one that holds it, in the other tensor by tensor. What needs fewer new bytes is chosen,
+ * or else fewer bytes at all.
+ */
+export function planBuffers(lifetimes: readonly Lifetime[], existing: readonly number[] = []): BufferPlan {
+  const plans = [inPlaceOf(placeTensors(lifetimes, []), existing), placeTensors(lifetimes, existing)];
+  const total = (sizes: readonly number[]) => sizes.reduce((sum, size) => sum + size, 0);
+  const [plan] = plans.sort((a, b) => total(a.sizes) - total(b.sizes) || a.plannedBytes - b.plannedBytes);
+  return { ...plan!, peakLiveBytes: peakLiveBytes(lifetimes) };
+}
+
+type Placement = Omit<BufferPlan, "peakLiveBytes">;
+
+/** Lets each buffer of a plan, the largest first, be the smallest existing one that holds it, or else a new one. */
+function inPlaceOf({ places, sizes, plannedBytes }: Placement, existing: readonly number[]): Placement {
+  const all = [...existing];
+  const taken = new Set<number>();
+  const target = new Map<number, number>();
+  for (const { size, buffer } of sizes.map((size, buffer) => ({ size, buffer })).sort((a, b) => b.size - a.size)) {
+    let best = -1;
+    existing.forEach((bytes, i) => {
+      if (bytes >= size && !taken.has(i) && (best < 0 || bytes < existing[best]!)) best = i;
+    });
+    if (best < 0) best = all.push(size) - 1;
+    taken.add(best);
+    target.set(buffer, best);
+  }
+  return {
+    places: places.map(({ buffer, offset }) => ({ buffer: target.get(buffer)!, offset })),
+    sizes: all,
+    plannedBytes,
+  };
+}
+
+/**
  * Places the tensors from the largest to the smallest, each in the smallest buffer that holds it and is free all its
  * life; where there is none, in the smallest gap beside the tensors of another; where there is none either, a new buffer
  * of its size is added. Beside others comes second because the GPU runs dispatches that write one buffer one by one.
- * `existing` are the sizes of buffers that are there already.
  */
-export function planBuffers(lifetimes: readonly Lifetime[], existing: readonly number[] = []): BufferPlan {
+function placeTensors(lifetimes: readonly Lifetime[], existing: readonly number[]): Placement {
   const sizes = [...existing];
   const tenants: Tenant[][] = existing.map(() => []);
   const places = new Array<Place>(lifetimes.length);
@@ -69,12 +103,7 @@ export function planBuffers(lifetimes: readonly Lifetime[], existing: readonly n
     places[index] = { buffer, offset };
   }
   const ends = tenants.map((all) => all.reduce((end, { offset, bytes }) => Math.max(end, offset + bytes), 0));
-  return {
-    places,
-    sizes,
-    plannedBytes: ends.reduce((total, end) => total + end, 0),
-    peakLiveBytes: peakLiveBytes(lifetimes),
-  };
+  return { places, sizes, plannedBytes: ends.reduce((total, end) => total + end, 0) };
 }
 
 /** The smallest stretch of `bytes` or more between tensors that live at once in a buffer of `size`. */
