@@ -41,6 +41,7 @@ export * from "./src/diffusion/sampler.ts";
 export * from "./src/diffusion/teacher.ts";
 export * from "./src/distill/bregman.ts";
 export * from "./src/distill/step.ts";
+export * from "./src/optim/accumulate.ts";
 export * from "./src/optim/adam.ts";
 export * from "./src/optim/weights.ts";
 export * from "./src/data/digits.ts";

@@ -11,6 +11,8 @@ export interface RandomShape {
   readonly perSample: number;
   /** Separates uses of randomness that share seed and step; a u32. */
   readonly stream: number;
+  /** Added to the index of the first sample; 0 when absent. */
+  readonly offset?: number;
 }
 
 /** Buffers: seed u32 [2], step u32 [1], first u32 [1] (global index of the batch's first sample), y f32 [batch, perSample]. */
@@ -41,7 +43,7 @@ function fill<B>(label: string, b: RandomBuffers<B>, s: RandomShape, normal: boo
     source,
     entry: "fill",
     constants: { NORMAL: Number(normal) },
-    uniforms: [s.batch, s.perSample, s.stream, 0],
+    uniforms: [s.batch, s.perSample, s.stream, s.offset ?? 0],
     reads: [b.seed, b.step, b.first],
     writes: [b.y],
     workgroups: spread(ceilDiv(s.batch * ceilDiv(s.perSample, 4), 64)),

@@ -1,6 +1,6 @@
 // Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011), as uniforms, normals and shuffled indices.
 //
-//   fill:    y [count, size] f32   element e of sample i: word e % 4 of philox((e / 4, first + i, step, stream), seed)
+//   fill:    y [count, size] f32   element e of sample i: word e % 4 of philox((e / 4, first + offset + i, step, stream), seed)
 //   shuffle: y [count] u32         index of position p = first + i in a data set of `size` records: epoch p / size is
 //                                  a permutation of [0, size) of its own
 //
@@ -11,7 +11,8 @@
 // (0, 1) and (2, 3): sqrt(-2 ln u) (cos 2 pi v, sin 2 pi v), |value| < 5.9; ln, cos and sin are computed here to a few
 // units in the last place, because WGSL promises far less and devices should agree.
 
-struct Shape { count: u32, size: u32, stream: u32, half_bits: u32 }
+// The last is fill's offset and shuffle's half_bits.
+struct Shape { count: u32, size: u32, stream: u32, more: u32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> seed: array<u32>;
@@ -91,7 +92,8 @@ fn fill(
   let i = t / quads;
   if (i >= shape.count) { return; }
   let quad = t - i * quads;
-  let words = philox(vec4<u32>(quad, first[0] + i, step[0], shape.stream), vec2<u32>(seed[0], seed[1]));
+  let sample = first[0] + shape.more + i;
+  let words = philox(vec4<u32>(quad, sample, step[0], shape.stream), vec2<u32>(seed[0], seed[1]));
   var values = uniforms(words);
   if (NORMAL) { values = normals(words); }
   let bits = bitcast<vec4<u32>>(values);
@@ -112,14 +114,14 @@ fn scramble(value: u32) -> u32 {
 
 // Four rounds of a balanced Feistel network on 2 * half_bits bits: a bijection whatever `scramble` does.
 fn feistel(value: u32, keys: vec4<u32>) -> u32 {
-  let mask = (1u << shape.half_bits) - 1u;
-  var left = value >> shape.half_bits;
+  let mask = (1u << shape.more) - 1u;
+  var left = value >> shape.more;
   var right = value & mask;
   left ^= scramble(right ^ keys.x) & mask;
   right ^= scramble(left ^ keys.y) & mask;
   left ^= scramble(right ^ keys.z) & mask;
   right ^= scramble(left ^ keys.w) & mask;
-  return (left << shape.half_bits) | right;
+  return (left << shape.more) | right;
 }
 
 @compute @workgroup_size(64)

@@ -1,6 +1,7 @@
 /** Tests of the command line as a user types it: wrong arguments, and what is missing: an adapter, a browser. */
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { openGpu } from "../src/cli/setup.ts";
 import { dibregman } from "./command.ts";
 
 const onLinux = Deno.build.os === "linux";
@@ -189,4 +190,17 @@ Deno.test({
       const again = await run([]);
       assertEquals([again.code, again.text.includes("browser"), calls().length], [0, false, 1]);
     }),
+});
+
+Deno.test({
+  name: "a software adapter may use this machine's memory and no more, another adapter what it gives",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    const gpu = await openGpu({ install: false });
+    const { total } = Deno.systemMemoryInfo();
+    if (gpu.adapter.software) assert(gpu.memoryLimit > 0 && gpu.memoryLimit <= total, `${gpu.memoryLimit} of ${total}`);
+    else assertEquals(gpu.memoryLimit, Infinity);
+    gpu.destroy();
+  },
 });

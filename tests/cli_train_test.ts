@@ -4,7 +4,8 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/io/safetensors.ts";
 import { decodeTrace } from "../src/io/trace.ts";
 import { decodeNpz } from "../src/io/npz.ts";
-import { command, dibregman } from "./command.ts";
+import { command, dibregman, dibregmanBounded } from "./command.ts";
+import { memoryCanBeBounded } from "./gpu.ts";
 
 const RUN = ["train", "--preset", "digits-tiny", "--eval-samples", "80"];
 
@@ -148,6 +149,56 @@ Deno.test("train: killed while distilling, then resumed, gives the same bytes; -
   ]);
 });
 
+/** A run of few steps. */
+const SHORT = [...RUN, "--teacher-steps", "10", "--distill-steps", "12"];
+
+/** The planned memory that a run's training programs were printed with, and what it wrote into metrics.jsonl. */
+async function shortRun(folder: string, ...options: readonly string[]) {
+  const { code, errors } = await dibregman([...SHORT, ...options, "--out", folder]);
+  assertEquals(code, 0, errors.join("\n"));
+  const planned = errors.flatMap((line) => /planned memory ([\d.]+) MB/.exec(line)?.[1] ?? []).map(Number);
+  const lines = (await Deno.readTextFile(`${folder}/metrics.jsonl`)).trim().split("\n");
+  return { planned, metrics: lines.map((line): Record<string, number> => JSON.parse(line)) };
+}
+
+Deno.test("train: --checkpoint-blocks gives the same bytes, --microbatch the same within rounding, resumed or not", async () => {
+  const [plain, kept, parts] = ["plain", "kept", "parts"].map((name) => `${root}/${name}`) as [string, string, string];
+  const whole = await shortRun(plain), less = await shortRun(kept, "--checkpoint-blocks");
+  await sameModels(kept, plain);
+  const options = ["--microbatch", "16", "--checkpoint-blocks"];
+  const split = await shortRun(parts, ...options);
+  for (const [planned, share] of [[less.planned, 0.7], [split.planned, 0.4]] as const) {
+    assertEquals(planned.length, 3);
+    assert(planned.every((mb, i) => mb < share * whole.planned[i]!), `${planned} MB instead of ${whole.planned} MB`);
+  }
+  whole.metrics.forEach((line, i) => {
+    for (const [name, value] of Object.entries(line)) {
+      if (typeof value === "string" || /^(seconds|rssMB|deviceMB)$/.test(name)) continue;
+      const other = split.metrics[i]![name]!;
+      assert(Math.abs(other - value) < 1e-3 * Math.abs(value), `${name} at ${line.step}: ${other} instead of ${value}`);
+    }
+  });
+  const killed = `${root}/killed-parts`;
+  await killAndResume(killed, [...SHORT, ...options, "--out", killed], /distill 10\/12: /);
+  await sameModels(killed, parts);
+});
+
+Deno.test({
+  name: "train: what does not fit the memory is refused before anything is trained, with what helps",
+  ignore: !await memoryCanBeBounded(),
+  fn: async () => {
+    const large = ["train", "--preset", "digits", "--batch", "1024", "--out", `${root}/large`];
+    const { code, errors } = await dibregmanBounded(large, 800_000);
+    assertEquals(code, 1, errors.join("\n"));
+    assertMatch(
+      errors.at(-1)!,
+      /^error: Program (teacher|critics)\.gradient, whose planned memory is \d.* does not fit\. .* no memory left; .* Less memory is needed with --microbatch, --checkpoint-blocks or a smaller --batch\.$/,
+    );
+    assertEquals(errors.length, 2);
+    assert(!(await files(root)).includes("large"), "nothing half-written");
+  },
+});
+
 Deno.test("train: a damaged checkpoint is passed over", async () => {
   const folder = `${root}/damaged`;
   await startAndKill(folder, [...RUN, "--out", folder], /teacher 80\/100/);
@@ -257,7 +308,11 @@ Deno.test("train: wrong arguments", async () => {
     [["--generator-lr", "0"], /--generator-lr.*0/],
     [["--precision", "f16"], /--precision.*f16.*f32/],
     [["--ratio-min", "5", "--ratio-max", "2"], /--ratio-min \(5\)/],
+    [["--microbatch", "0"], /--microbatch.*0/],
+    [["--microbatch", "7"], /--microbatch 7 does not divide the teacher's batch of 128 images/],
+    [["--preset", "digits", "--microbatch", "128"], /--microbatch 128 does not divide the distillation's batch of 64/],
     [["--resume", "somewhere", "--seed", "1"], /--seed cannot go with --resume/],
+    [["--resume", "somewhere", "--checkpoint-blocks"], /--checkpoint-blocks cannot go with --resume/],
   ];
   for (const [args, message] of cases) assertMatch(await refused(["train", ...args], 2), message);
 });
@@ -295,6 +350,8 @@ Deno.test("train --resume: settings that are damaged are named", async () => {
     [JSON.stringify({ ...good, preset: "faces" }), /"preset" should be one of/],
     [JSON.stringify({ ...good, teacher: { ...good.teacher, batch: "64" } }), /"teacher\.batch" should be a number/],
     [JSON.stringify({ ...good, distill: { ...good.distill, h: "x" } }), /"distill\.h" should be one of/],
+    [JSON.stringify({ ...good, checkpointBlocks: undefined }), /"checkpointBlocks" should be a boolean/],
+    [JSON.stringify({ ...good, microbatch: "8" }), /"microbatch" should be a number/],
     [JSON.stringify({ ...good, checkpointEvery: undefined }), /"checkpointEvery" should hold settings/],
   ];
   for (const [text, message] of cases) {

@@ -29,12 +29,30 @@ export function command(
 }
 
 /** Runs a command to its end, in the folder `cwd`. */
-export async function dibregman(
+export function dibregman(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
   cwd: string = Deno.cwd(),
 ): Promise<Outcome> {
-  const { code, stdout, stderr } = await command(args, env, cwd).output();
+  return outcome(command(args, env, cwd));
+}
+
+/** Runs a command to its end in a shell that bounds its memory. */
+export function dibregmanBounded(args: readonly string[], kibibytes: number): Promise<Outcome> {
+  const script = `ulimit -d ${kibibytes} && exec "$0" "$@"`;
+  return outcome(
+    new Deno.Command("sh", {
+      args: ["-c", script, Deno.execPath(), "run", "-A", MAIN, ...args],
+      env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "1" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }),
+  );
+}
+
+async function outcome(command: Deno.Command): Promise<Outcome> {
+  const { code, stdout, stderr } = await command.output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
   return { code, out: text(stdout), errors: text(stderr).split("\n") };
 }

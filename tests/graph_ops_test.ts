@@ -391,12 +391,15 @@ gpuTest("random numbers equal those of the CPU", async (gpu) => {
   const tensors = {
     normal: g.randomNormal([3, 5, 3], { seed, step, first, stream: 4 }),
     uniform: g.randomUniform([7], { seed, step, first, stream: 5 }),
+    later: g.randomUniform([7], { seed, step, first, stream: 5, offset: 3 }),
     shuffled: g.shuffledIndices(30, { seed, first, size: 13, stream: 6 }),
   };
   const values = { step: 12, first: [100] };
   const got = await g.evaluate(workspace, tensors, values), expected = interpret(tensors, values);
   assertClose("normal", got.normal, expected.normal, 1e-6);
   assertClose("uniform", got.uniform, expected.uniform, 1e-7);
+  assertClose("later", got.later, expected.later, 1e-7);
+  assertEquals([...got.later.slice(0, 4)], [...got.uniform.slice(3)]);
   assertEquals([...got.shuffled], [...expected.shuffled]);
   workspace.destroy();
 });

@@ -395,26 +395,46 @@ programTest("dead code is not run", async (workspace) => {
   assertEquals(program.kernels().map(({ kernel, calls }) => [kernel, calls]), [["pointwise.exp", 1]]);
 });
 
-Deno.test("planned buffers hold their tensors and never two at once", () => {
+Deno.test("planned buffers hold their tensors, apart in time or in place", () => {
   // The larger is placed first, and the smaller one finds room where it was.
   assertEquals(planBuffers([{ bytes: 16, first: 0, last: 0 }, { bytes: 64, first: 1, last: 1 }]).sizes, [64]);
+  // Two small ones lie side by side where a large one was, unless a dispatch reads one and writes the other.
+  const [large, left, right] = [{ bytes: 512, first: 0, last: 0 }, { bytes: 200, first: 1, last: 2 }, {
+    bytes: 256,
+    first: 2,
+    last: 3,
+  }];
+  const beside = planBuffers([large!, left!, right!]);
+  assertEquals([beside.sizes, beside.places[1], beside.places[2]], [[512], { buffer: 0, offset: 256 }, {
+    buffer: 0,
+    offset: 0,
+  }]);
+  assertEquals(planBuffers([large!, { ...left!, apart: new Set([2]) }, right!]).sizes, [512, 200]);
+  assertEquals(planBuffers([left!, large!], [4096]).plannedBytes, 512);
   const next = uniformSource(11);
   const below = (n: number) => Math.floor(next() * n);
   for (let round = 0; round < 200; round++) {
-    const lifetimes: Lifetime[] = Array.from({ length: 1 + below(60) }, () => {
+    const count = 1 + below(60);
+    const lifetimes: Lifetime[] = Array.from({ length: count }, () => {
       const first = below(40);
-      return { bytes: 16 * (1 + below(50)), first, last: first + below(8) };
+      return { bytes: 128 * (1 + below(50)), first, last: first + below(8), apart: new Set<number>() };
     });
-    const existing = Array.from({ length: below(5) }, () => 16 * (1 + below(40)));
-    const { assignment, sizes, peakLiveBytes } = planBuffers(lifetimes, existing);
+    for (let pairs = below(200); pairs > 0; pairs--) {
+      const [a, b] = [below(count), below(count)];
+      (lifetimes[a]!.apart as Set<number>).add(b);
+      (lifetimes[b]!.apart as Set<number>).add(a);
+    }
+    const existing = Array.from({ length: below(5) }, () => 16 * (1 + below(400)));
+    const { places, sizes, plannedBytes, peakLiveBytes } = planBuffers(lifetimes, existing);
     assertEquals(sizes.slice(0, existing.length), existing);
     lifetimes.forEach((a, i) => {
-      assert(sizes[assignment[i]!]! >= a.bytes);
+      const { buffer, offset } = places[i]!;
+      assert(offset % 256 === 0 && sizes[buffer]! >= offset + a.bytes);
       lifetimes.slice(0, i).forEach((b, j) => {
-        assert(
-          assignment[i] !== assignment[j] || a.first > b.last || b.first > a.last,
-          `round ${round}: ${i} and ${j}`,
-        );
+        const other = places[j]!;
+        if (buffer !== other.buffer || a.first > b.last || b.first > a.last) return;
+        const disjoint = offset + a.bytes <= other.offset || other.offset + b.bytes <= offset;
+        assert(disjoint && !a.apart!.has(j), `round ${round}: ${i} and ${j}`);
       });
     });
     const live = Array.from(
@@ -423,8 +443,8 @@ Deno.test("planned buffers hold their tensors and never two at once", () => {
         lifetimes.reduce((sum, { bytes, first, last }) => first <= step && step <= last ? sum + bytes : sum, 0),
     );
     assertEquals(peakLiveBytes, Math.max(...live));
-    const used = [...new Set(assignment)].reduce((sum, b) => sum + sizes[b]!, 0);
-    assert(used >= peakLiveBytes);
+    const used = [...new Set(places.map(({ buffer }) => buffer))].reduce((sum, b) => sum + sizes[b]!, 0);
+    assert(used >= plannedBytes && plannedBytes >= peakLiveBytes);
   }
 });
 

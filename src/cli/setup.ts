@@ -37,6 +37,8 @@ export async function openGpu(options: SetupOptions): Promise<Gpu> {
   try {
     const gpu = await Gpu.create();
     console.error(`adapter: ${gpu.adapter.name} (${gpu.adapter.software ? "software" : "hardware"})`);
+    // A software adapter takes what it is asked for from this machine's memory, which the system grants without having it.
+    if (gpu.adapter.software) gpu.memoryLimit = Deno.systemMemoryInfo().available;
     return gpu;
   } catch (error) {
     if (!(error instanceof AdapterError)) throw error;

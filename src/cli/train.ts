@@ -6,7 +6,7 @@ import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
 import { RESULTS, RunFolder } from "../train/folder.ts";
-import { expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
+import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
 import { fileSource, readImages, readModel, rereadFile } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -39,6 +39,17 @@ const COMMAND = {
     },
     { name: "seed", kind: "integer", min: 0, max: 4294967295, help: "seed of every random number (default: 0)" },
     { name: "batch", kind: "integer", min: 2, max: 4096, help: "images a step, in both stages" },
+    {
+      name: "microbatch",
+      kind: "integer",
+      min: 1,
+      help: "images whose gradient is computed at once, for less memory; divides the batch (default: the batch)",
+    },
+    {
+      name: "checkpoint-blocks",
+      kind: "flag",
+      help: "compute the inside of network blocks twice instead of keeping it, for less memory",
+    },
     { name: "h", kind: "choice", choices: BREGMAN_KINDS, help: "convex function of the Bregman divergence" },
     { name: "lambda", kind: "number", help: "parameter of the families sba and basu" },
     { name: "teacher", kind: "string", placeholder: "FILE", help: "a trained teacher: skips its training" },
@@ -78,7 +89,9 @@ export async function run(args: string[]): Promise<void> {
 function checkValues(values: TrainValues): void {
   if (values.resume !== undefined) {
     const free = ["resume", "noInstall", "profile"];
-    const given = Object.entries(values).find(([name, value]) => value !== undefined && !free.includes(name));
+    const given = Object.entries(values).find(([name, value]) =>
+      value !== undefined && value !== false && !free.includes(name)
+    );
     if (given) {
       const name = given[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
       throw new UsageError(`--${name} cannot go with --resume: a run keeps the settings in its config.json.`);
@@ -107,6 +120,7 @@ async function begin(values: TrainValues): Promise<Summary> {
     ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
   };
   const path = values.out ?? `runs/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
+  await expectFits(gpu, config, data, given?.model.info);
   const folder = await RunFolder.create(path, config);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
@@ -127,6 +141,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
   }
   const gpu = await openGpu({ install: !values.noInstall });
   if (values.profile) expectTimestamps(gpu);
+  await expectFits(gpu, config, data, given?.model.info);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
 
@@ -141,11 +156,24 @@ function makeConfig(values: TrainValues, preset: PresetName): RunConfig {
   if (ratioMin >= ratioMax) {
     throw new UsageError(`--ratio-min (${ratioMin}) should be less than --ratio-max (${ratioMax}).`);
   }
+  const batches = {
+    ...values.teacher === undefined && { teacher: values.batch ?? teacher.batch },
+    distillation: values.batch ?? distill.batch,
+  };
+  for (const [stage, batch] of Object.entries(batches)) {
+    if (values.microbatch !== undefined && batch % values.microbatch !== 0) {
+      throw new UsageError(
+        `--microbatch ${values.microbatch} does not divide the ${stage}'s batch of ${batch} images.`,
+      );
+    }
+  }
   return {
     preset,
     seed: values.seed ?? 0,
     precision: "f32",
     modelChannels: base.modelChannels,
+    ...values.microbatch !== undefined && { microbatch: values.microbatch },
+    checkpointBlocks: values.checkpointBlocks,
     teacher: {
       ...teacher,
       steps: values.teacherSteps ?? teacher.steps,

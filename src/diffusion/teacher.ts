@@ -28,21 +28,24 @@ export interface LogNormalLaw {
 
 /** Run-time leaves every training program has. */
 export interface StepLeaves {
-  /** The source of stream `stream` for this step. */
-  random(stream: number): RandomSource;
+  /** The source of stream `stream` for this step; `offset` is added to the index of the first sample. */
+  random(stream: number, offset?: number): RandomSource;
   /** The next `count` images in shuffled order. */
   images(source: ImageSource, count: number): Tensor;
 }
 
-/** Run-time values of {@linkcode StepLeaves.random} for step `step`. */
-export function randomValues(seed: Seed, step: number): HostValues {
-  return { seed, step, first: 0 };
+/** Run-time values of {@linkcode StepLeaves.random} for step `step`, from its sample `first` on. */
+export function randomValues(seed: Seed, step: number, first = 0): HostValues {
+  return { seed, step, first };
 }
 
-/** Run-time values of a program that also takes images: those of step `step` of batches of `batch`. */
-export function imageValues(seed: Seed, step: number, batch: number): HostValues {
-  return { ...randomValues(seed, step), position: (step * batch) >>> 0 };
+/** Run-time values of a program that also takes images: step `step` of batches of `batch`, from sample `first` on. */
+export function imageValues(seed: Seed, step: number, batch: number, first = 0): HostValues {
+  return { ...randomValues(seed, step, first), position: (step * batch + first) >>> 0 };
 }
+
+/** Steps whose metrics a training program holds until they must be read. */
+export const METRICS_HELD = 64;
 
 const SHUFFLE_STREAM = 0x100;
 
@@ -51,7 +54,7 @@ export function stepLeaves(): StepLeaves {
   const seed = host("seed", [2], "u32"), step = host("step", [], "u32"), first = host("first", [], "u32");
   const position = host("position", [], "u32");
   return {
-    random: (stream) => ({ seed, step, first, stream }),
+    random: (stream, offset = 0) => ({ seed, step, first, stream, offset }),
     images: ({ data, scale, shift }, count) => {
       const size = data.tensor.shape[0]!;
       const indices = shuffledIndices(count, { seed, first: position, size, stream: SHUFFLE_STREAM });
@@ -60,13 +63,16 @@ export function stepLeaves(): StepLeaves {
   };
 }
 
-/** Compiles the gradient of one batch's denoising loss into `teacher.grad`; metric `loss`. */
+/**
+ * Compiles the gradient of the denoising loss of one batch, or of one of the teacher's microbatches of it; metric `loss`.
+ */
 export function compileTeacherStep(
   teacher: Trainable,
   images: ImageSource,
   settings: { readonly batch: number; readonly sigma: LogNormalLaw },
 ): Promise<Program> {
-  const { batch, sigma: law } = settings;
+  const { sigma: law } = settings;
+  const batch = teacher.imagesAtOnce(settings.batch);
   const leaves = stepLeaves();
   const x0 = leaves.images(images, batch);
   const sigma = logNormalSigma(randomNormal([batch], leaves.random(0)), law);
@@ -76,5 +82,6 @@ export function compileTeacherStep(
     label: "teacher.gradient",
     updates: gradientUpdates(teacher, [loss]),
     metrics: { loss },
+    metricsCapacity: METRICS_HELD * teacher.runsAStep,
   });
 }

@@ -1,5 +1,6 @@
 /** The distillation step as two programs: the critics (fake score and classifier), then the generator. */
 
+import { GraphError } from "../gpu/errors.ts";
 import {
   add,
   affine,
@@ -13,6 +14,8 @@ import {
   randomNormal,
   type RandomSource,
   randomUniform,
+  reshape,
+  type Shape,
   slice,
   softplus,
   stopGradient,
@@ -28,7 +31,7 @@ import {
   noiseCondition,
   scaleInput,
 } from "../diffusion/edm.ts";
-import { type ImageSource, type LogNormalLaw, stepLeaves } from "../diffusion/teacher.ts";
+import { type ImageSource, type LogNormalLaw, METRICS_HELD, stepLeaves } from "../diffusion/teacher.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
 import type { Classifier, UNet } from "../nn/unet.ts";
 import { gradientUpdates } from "../optim/adam.ts";
@@ -83,9 +86,18 @@ function latents(networks: DistillNetworks, batch: number, source: RandomSource)
   return randomNormal([batch, imageChannels, resolution, resolution], source);
 }
 
+/** Images at once, which must be the same for all of `networks`. */
+function imagesAtOnce(networks: readonly Trainable[], { batch }: DistillSettings): number {
+  const [images, ...others] = networks.map((network) => network.imagesAtOnce(batch));
+  if (others.some((other) => other !== images)) {
+    throw new GraphError(`Networks trained together need as many microbatches: ${networks.map((n) => n.runsAStep)}.`);
+  }
+  return images!;
+}
+
 /**
- * Compiles the gradients of both critics on fresh samples of the generator, one forward pass for both.
- * Metrics: `fakeLoss`, `classifierLoss`.
+ * Compiles the gradients of both critics on fresh samples of the generator, one forward pass for both: of one batch, or
+ * of one of the networks' microbatches. Metrics: `fakeLoss`, `classifierLoss`.
  */
 export function compileCriticStep(
   networks: DistillNetworks,
@@ -93,9 +105,15 @@ export function compileCriticStep(
   settings: DistillSettings,
 ): Promise<Program> {
   const { generator, fakeScore, classifier } = networks;
-  const { batch, sigmaInit, sigmaRange, fakeSigma } = settings;
+  const { sigmaInit, sigmaRange, fakeSigma } = settings;
+  const batch = imagesAtOnce([fakeScore, classifier], settings);
   const leaves = stepLeaves();
   const draw = STREAM.critic;
+  // The classifier's samples are the step's real images, then all of its generated ones.
+  const draws = (random: typeof randomNormal, shape: Shape, stream: number) =>
+    batch === settings.batch
+      ? random([2 * batch, ...shape], leaves.random(stream))
+      : concat([0, settings.batch].map((offset) => random([batch, ...shape], leaves.random(stream, offset))), 0);
   const z = latents(networks, batch, leaves.random(draw.latent));
   const x = stopGradient(generate(generator.network as UNet, generator.values.lookup, z, sigmaInit));
 
@@ -106,8 +124,8 @@ export function compileCriticStep(
   });
 
   const both = concat([leaves.images(images, batch), x], 0);
-  const sigma = karrasSigma(randomUniform([2 * batch], leaves.random(draw.classifierSigma)), sigmaRange);
-  const noisy = addNoise(both, randomNormal(both.shape, leaves.random(draw.classifierNoise)), sigma);
+  const sigma = karrasSigma(draws(randomUniform, [], draw.classifierSigma), sigmaRange);
+  const noisy = addNoise(both, draws(randomNormal, both.shape.slice(1), draw.classifierNoise), sigma);
   const logits = classify(classifier.network as Classifier, classifier.values.lookup, noisy, sigma);
   const loss = classifierLoss(slice(logits, 0, 0, batch), slice(logits, 0, batch, 2 * batch));
 
@@ -115,6 +133,7 @@ export function compileCriticStep(
     label: "critics.gradient",
     updates: [...gradientUpdates(fakeScore, [fakeLoss]), ...gradientUpdates(classifier, [loss])],
     metrics: { fakeLoss, classifierLoss: loss },
+    metricsCapacity: METRICS_HELD * fakeScore.runsAStep,
   });
 }
 
@@ -152,12 +171,18 @@ export function generatorGradient(
 }
 
 /**
- * Compiles the generator's gradient; run-time value `blend` holds the warm-up. Metric `stats`: min, mean, max of the
- * ratio r and of the weight c.
+ * Compiles the generator's gradient, of one batch or of one of the generator's microbatches; run-time value `blend` holds
+ * the warm-up. Metric `stats`: min, mean, max of the ratio r and of the weight c.
+ *
+ * What the weights c are to be divided by, their mean over the whole batch, is not known before the last microbatch:
+ * those are computed with c as it is, and the step's gradient is divided at its end.
  */
 export function compileGeneratorStep(networks: DistillNetworks, settings: DistillSettings): Promise<Program> {
   const { generator } = networks;
-  const { batch, sigmaRange } = settings;
+  const { sigmaRange } = settings;
+  const batch = generator.imagesAtOnce(settings.batch);
+  const { normalise } = settings.bregman;
+  const deferred = normalise ? generator.microbatches : undefined;
   const leaves = stepLeaves();
   const draw = STREAM.generator;
   const z = latents(networks, batch, leaves.random(draw.latent));
@@ -166,10 +191,15 @@ export function compileGeneratorStep(networks: DistillNetworks, settings: Distil
     noise: randomNormal(z.shape, leaves.random(draw.noise)),
     sigma: karrasSigma(randomUniform([batch], leaves.random(draw.sigma)), sigmaRange),
     blend: host("blend"),
-  }, settings);
+  }, { ...settings, bregman: { ...settings.bregman, normalise: normalise && !deferred } });
+  const meanWeight = reshape(slice(stats, 0, 4, 5), []);
   return generator.workspace.compile({
     label: "generator.gradient",
-    updates: gradientUpdates(generator, [x], [g]),
+    updates: [
+      ...gradientUpdates(generator, [x], [g]),
+      ...deferred ? [[deferred.weight, meanWeight] as const] : [],
+    ],
     metrics: { stats },
+    metricsCapacity: METRICS_HELD * generator.runsAStep,
   });
 }

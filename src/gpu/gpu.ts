@@ -39,9 +39,13 @@ const WANTED_LIMITS = [
 export class Gpu {
   /** Bytes in live buffers made by {@linkcode Gpu.buffer}. */
   allocatedBytes = 0;
+  /** Bytes that those buffers may hold together: WebGPU does not say how much memory there is. */
+  memoryLimit: number = Infinity;
   #pipelines = new Map<string, Pipeline>();
   #layouts = new Map<string, GPUBindGroupLayout>();
   #failure: Error | undefined;
+  #pendingAllocations = new Set<Promise<void>>();
+  #outOfMemory: OutOfMemoryError | undefined;
 
   private constructor(
     /** The WebGPU device. */
@@ -96,24 +100,67 @@ export class Gpu {
 
   /** Throws what went wrong on the device since it was last asked, if anything did. */
   check(): void {
-    if (this.#failure) throw this.#failure;
+    const failure = this.#failure ?? this.#outOfMemory;
+    if (failure) throw failure;
   }
 
   /**
-   * Makes a zeroed storage buffer (readable, writable, copyable), counted in {@linkcode Gpu.allocatedBytes}.
+   * Makes a zeroed storage buffer (readable, writable, copyable), counted in {@linkcode Gpu.allocatedBytes}. Where the
+   * device has no memory left for it, {@linkcode Gpu.allocated} or the next use of the device throws.
    *
    * @throws {LimitError} where `bytes` exceeds what one buffer or binding may hold.
+   * @throws {OutOfMemoryError} where all buffers together would exceed {@linkcode Gpu.memoryLimit}.
    */
   buffer(bytes: number, label: string, usage: number = STORAGE): GPUBuffer {
     const size = Math.max(16, Math.ceil(bytes / 16) * 16);
-    const { maxBufferSize, maxStorageBufferBindingSize } = this.device.limits;
-    if (size > maxBufferSize) throw new LimitError(label, "maxBufferSize", size, maxBufferSize);
-    if (usage === STORAGE && size > maxStorageBufferBindingSize) {
-      throw new LimitError(label, "maxStorageBufferBindingSize", size, maxStorageBufferBindingSize);
-    }
+    this.expectBindable(label, size, usage);
+    this.expectRoom(label, size);
+    this.device.pushErrorScope("out-of-memory");
     const buffer = this.device.createBuffer({ size, usage, label });
+    const taken = this.allocatedBytes;
+    const outcome = this.device.popErrorScope().then((error) => {
+      if (error) {
+        this.#outOfMemory ??= new OutOfMemoryError(
+          `${label} needs ${megabytes(size)} more, and the device has no memory left; ${megabytes(taken)} are taken.`,
+        );
+      }
+    }, () => {}); // a lost device is reported by what uses it
+    this.#pendingAllocations.add(outcome);
+    outcome.then(() => this.#pendingAllocations.delete(outcome));
     this.allocatedBytes += size;
     return buffer;
+  }
+
+  /**
+   * Waits until it is known whether there was memory for every buffer made so far.
+   *
+   * @throws {OutOfMemoryError} for the first one that there was none for; after it the device can be used on.
+   */
+  async allocated(): Promise<void> {
+    await Promise.all(this.#pendingAllocations);
+    const error = this.#outOfMemory;
+    this.#outOfMemory = undefined;
+    if (error) throw error;
+  }
+
+  /** Throws a {@linkcode LimitError} unless one buffer (of storage: one binding) may hold `bytes`. */
+  expectBindable(what: string, bytes: number, usage: number = STORAGE): void {
+    const { maxBufferSize, maxStorageBufferBindingSize } = this.device.limits;
+    if (bytes > maxBufferSize) throw new LimitError(what, "maxBufferSize", bytes, maxBufferSize);
+    if (usage === STORAGE && bytes > maxStorageBufferBindingSize) {
+      throw new LimitError(what, "maxStorageBufferBindingSize", bytes, maxStorageBufferBindingSize);
+    }
+  }
+
+  /** Throws an {@linkcode OutOfMemoryError} unless {@linkcode Gpu.memoryLimit} leaves room for `bytes` more. */
+  expectRoom(what: string, bytes: number): void {
+    if (this.allocatedBytes + bytes <= this.memoryLimit) return;
+    throw new OutOfMemoryError(
+      `${what} needs ${megabytes(bytes)} more, but ${megabytes(this.allocatedBytes)} of the ${
+        megabytes(this.memoryLimit)
+      } ` +
+        "that may be used are taken.",
+    );
   }
 
   /** Frees a buffer made by {@linkcode Gpu.buffer} at once. */
@@ -210,6 +257,10 @@ export class Gpu {
     this.device.destroy();
     this.#pipelines.clear();
   }
+}
+
+function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 /** The library's error for an error WebGPU reported. */

@@ -1,6 +1,6 @@
 /** From a graph to a program: schedule, storage of every tensor, pipelines and bind groups. */
 
-import { GraphError } from "../gpu/errors.ts";
+import { GraphError, OutOfMemoryError } from "../gpu/errors.ts";
 import { BINDING_ALIGNMENT, type Gpu, type Pipeline } from "../gpu/gpu.ts";
 import { type Dispatch, packWords } from "../gpu/kernel.ts";
 import { lowerNodes, type Step } from "./fuse.ts";
@@ -24,7 +24,7 @@ import {
   type ProgramSpec,
   type Recorded,
 } from "./program.ts";
-import type { Node, Tensor } from "./tensor.ts";
+import { type Node, shapeText, type Tensor } from "./tensor.ts";
 import type { Variable, Workspace } from "./workspace.ts";
 
 /** What leaves a program: tensors, and what becomes of them. */
@@ -56,6 +56,7 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
     new Set(roots.map((tensor) => storageRoot(tensor).node)),
     gpu.choices,
   );
+  expectBindable(gpu, label, nodes, steps);
 
   const owned: GPUBuffer[] = [];
   const own = (bytes: number, name: string, usage?: number) => {
@@ -75,7 +76,7 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
       }
     }
     const copyUpdates = placeUpdates(label, steps, updates, placed);
-    const { plannedBytes, peakLiveBytes } = placeTransients(workspace, label, steps, roots, placed);
+    const { plannedBytes, peakLiveBytes } = await placeTransients(workspace, label, steps, roots, placed);
     const locate = (tensor: Tensor) => {
       const storage = placed.get(storageRoot(tensor))!;
       if (tensor.node.op !== partOp) return storage;
@@ -99,6 +100,7 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
       plannedBytes,
       peakLiveBytes,
     };
+    await gpu.allocated();
     gpu.check();
     return new Program(workspace, label, cost, {
       recorded,
@@ -126,6 +128,15 @@ function schedule(nodes: readonly Node[]): Node[] {
     if (node.op.inPlace || node.inputs.some((input) => late.has(input.node))) late.add(node);
   }
   return [...nodes.filter((node) => !late.has(node)), ...late];
+}
+
+/** Throws, before there is any buffer, where a tensor is larger than what this device can hold or bind. */
+function expectBindable(gpu: Gpu, label: string, nodes: readonly Node[], steps: readonly Step[]): void {
+  const constants = nodes.filter((node) => node.op === constantOp).flatMap((node) => node.outputs);
+  for (const tensor of [...constants, ...steps.flatMap(({ outputs, scratch }) => [...outputs, ...scratch])]) {
+    const { node: { op }, shape, bytes } = tensor;
+    gpu.expectBindable(`Program ${label}: ${op.name} ${shapeText(shape)}`, bytes);
+  }
 }
 
 type Own = (bytes: number, name: string, usage?: number) => GPUBuffer;
@@ -263,40 +274,70 @@ function placeUpdates(
 }
 
 /** Plans the transient tensors over the workspace's pool and makes the buffers that are missing. */
-function placeTransients(
+async function placeTransients(
   workspace: Workspace,
   label: string,
   steps: readonly Step[],
   roots: readonly Tensor[],
   placed: Map<Tensor, Storage>,
-): { plannedBytes: number; peakLiveBytes: number } {
-  const first = new Map<Tensor, number>(), last = new Map<Tensor, number>();
+): Promise<{ plannedBytes: number; peakLiveBytes: number }> {
+  const { pool, gpu } = workspace;
+  const { tensors, lifetimes } = transients(steps, roots, placed);
+  const { places, sizes, ...cost } = planBuffers(lifetimes, pool.map(({ size }) => size));
+  const missing = sizes.slice(pool.length);
+  const mb = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+  const what = `Program ${label}, whose planned memory is ${mb(cost.plannedBytes)} (largest live set ${
+    mb(cost.peakLiveBytes)
+  }),`;
+  gpu.expectRoom(what, missing.reduce((total, bytes) => total + bytes, 0));
+  const made = missing.map((bytes) => gpu.buffer(bytes, `${label}/transient`));
+  const buffers = [...pool, ...made];
+  try {
+    await gpu.allocated();
+  } catch (error) {
+    for (const buffer of made) gpu.free(buffer);
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    throw new OutOfMemoryError(`${what} does not fit. ${error.message}`, { cause: error });
+  }
+  pool.push(...made);
+  tensors.forEach((tensor, i) => {
+    const { buffer, offset } = places[i]!;
+    placed.set(tensor, { buffer: buffers[buffer]!, offset, size: tensor.bytes });
+  });
+  return cost;
+}
+
+/** The tensors that need memory only while the program runs, and when they do. */
+function transients(
+  steps: readonly Step[],
+  roots: readonly Tensor[],
+  placed: ReadonlyMap<Tensor, Storage>,
+): { tensors: Tensor[]; lifetimes: Lifetime[] } {
+  const index = new Map<Tensor, number>();
+  const lifetimes: { bytes: number; first: number; last: number; apart: Set<number> }[] = [];
+  const ofTensor = (tensor: Tensor) => {
+    const i = index.get(storageRoot(tensor));
+    return i === undefined ? [] : [i];
+  };
   steps.forEach(({ outputs, dispatches, scratch }, step) => {
     for (const tensor of [...outputs, ...scratch]) {
       if (placed.has(tensor)) continue;
-      first.set(tensor, step);
-      last.set(tensor, step);
+      index.set(tensor, lifetimes.length);
+      lifetimes.push({ bytes: tensor.bytes, first: step, last: step, apart: new Set() });
     }
-    for (const tensor of dispatches.flatMap((d) => d.reads)) {
-      const root = storageRoot(tensor);
-      if (first.has(root)) last.set(root, step);
+    for (const { reads, writes } of dispatches) {
+      const bound = [...reads, ...writes].flatMap(ofTensor);
+      for (const i of bound) lifetimes[i]!.last = step;
+      for (const written of writes.flatMap(ofTensor)) {
+        for (const i of bound) {
+          lifetimes[i]!.apart.add(written);
+          lifetimes[written]!.apart.add(i);
+        }
+      }
     }
   });
-  for (const tensor of roots) {
-    const root = storageRoot(tensor);
-    if (first.has(root)) last.set(root, steps.length);
-  }
-  const tensors = [...first.keys()];
-  const lifetimes: Lifetime[] = tensors.map((t) => ({ bytes: t.bytes, first: first.get(t)!, last: last.get(t)! }));
-  const { pool, gpu } = workspace;
-  const plan = planBuffers(lifetimes, pool.map(({ size }) => size));
-  plan.sizes.slice(pool.length).forEach((bytes) => pool.push(gpu.buffer(bytes, `${label}/transient`)));
-  tensors.forEach((tensor, i) => {
-    placed.set(tensor, { buffer: pool[plan.assignment[i]!]!, offset: 0, size: tensor.bytes });
-  });
-  const used = new Set(plan.assignment);
-  const plannedBytes = [...used].reduce((total, b) => total + pool[b]!.size, 0);
-  return { plannedBytes, peakLiveBytes: plan.peakLiveBytes };
+  for (const i of roots.flatMap(ofTensor)) lifetimes[i]!.last = steps.length;
+  return { tensors: [...index.keys()], lifetimes };
 }
 
 /** Builds pipelines, one uniform arena and all bind groups. */

@@ -1,6 +1,7 @@
 /** Reverse-mode differentiation: builds the graph of vector-Jacobian products. */
 
 import { GraphError } from "../gpu/errors.ts";
+import { type CheckpointAttrs, checkpointOp, repeat } from "./checkpoint.ts";
 import { add } from "./ops/pointwise.ts";
 import { constant } from "./ops/leaf.ts";
 import { expectShapes, type Node, sameShape, type Tensor } from "./tensor.ts";
@@ -52,16 +53,26 @@ export function gradients(
     if (!seeds && y.size !== 1) throw new GraphError("gradients expects scalars where no seeds are given.");
     accumulate(y, seeds?.[i] ?? constant([1], y.shape));
   });
-  for (const node of nodes.reverse()) {
-    if (!active.has(node) || node.inputs.length === 0) continue;
-    const incoming = node.outputs.map((output) => cotangents.get(output));
-    if (incoming.every((c) => c === undefined)) continue;
-    if (!node.op.vjp) throw new GraphError(`${node.op.name} cannot be differentiated.`);
-    const needs = node.inputs.map((input) => active.has(input.node));
-    node.op.vjp(node, incoming, needs).forEach((cotangent, i) => {
-      if (cotangent && needs[i]) accumulate(node.inputs[i]!, cotangent);
-    });
-  }
+  const pullBack = (nodes: readonly Node[]) => {
+    for (const node of nodes.toReversed()) {
+      if (!active.has(node) || node.inputs.length === 0) continue;
+      const incoming = node.outputs.map((output) => cotangents.get(output));
+      if (incoming.every((c) => c === undefined)) continue;
+      if (node.op === checkpointOp) {
+        const { doubles, result } = repeat(node as Node<CheckpointAttrs>, wanted);
+        for (const { node, original } of doubles) if (active.has(original)) active.add(node);
+        accumulate(result, incoming[0]!);
+        pullBack(doubles.map(({ node }) => node));
+        continue;
+      }
+      if (!node.op.vjp) throw new GraphError(`${node.op.name} cannot be differentiated.`);
+      const needs = node.inputs.map((input) => active.has(input.node));
+      node.op.vjp(node, incoming, needs).forEach((cotangent, i) => {
+        if (cotangent && needs[i]) accumulate(node.inputs[i]!, cotangent);
+      });
+    }
+  };
+  pullBack(nodes);
   return xs.map((x) => {
     const gradient = cotangents.get(x);
     if (!gradient) throw new GraphError(`gradients: ${x.node.op.name} does not influence the result.`);

@@ -41,7 +41,7 @@ export interface ProgramCost {
   readonly flops: number;
   /** Bytes a run must move at least. */
   readonly bytes: number;
-  /** Bytes of the pooled buffers the program uses. */
+  /** Bytes of pooled buffers that the program touches: of each, up to the end of its last tensor. */
   readonly plannedBytes: number;
   /** Largest sum of live transient bytes: a lower bound of `plannedBytes`. */
   readonly peakLiveBytes: number;

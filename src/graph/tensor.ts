@@ -67,6 +67,11 @@ export interface NodeLowering extends Lowering<Tensor> {
 
 let nextId = 0;
 
+/** Number of nodes made so far: every node made from now on has at least this id. */
+export function nodesMade(): number {
+  return nextId;
+}
+
 /** One application of an op. */
 export class Node<A = unknown> {
   /** Creation order, which is a topological order. */

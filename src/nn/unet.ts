@@ -2,6 +2,7 @@
 
 import {
   attention,
+  checkpoint,
   concat,
   mean,
   reshape,
@@ -25,6 +26,19 @@ export interface UNetConfig {
   readonly channelMult: readonly number[];
   /** Residual blocks a level in the encoder; the decoder has one more. */
   readonly blocks: number;
+}
+
+/** How a network runs; its function and its parameters are the same. */
+export interface NetworkOptions {
+  /** Backward passes compute the inside of a block again instead of keeping it ({@linkcode checkpoint}). */
+  readonly checkpointBlocks?: boolean;
+}
+
+/** Calls what applies a part of a network. */
+type Around = (part: () => Tensor) => Tensor;
+
+function around({ checkpointBlocks = false }: NetworkOptions): Around {
+  return checkpointBlocks ? checkpoint : (part) => part();
 }
 
 /** Keeps the variance where two branches are added. */
@@ -143,15 +157,20 @@ class Encoder {
     ];
   }
 
-  apply(p: ParameterLookup, x: Tensor, noise: Tensor): { h: Tensor; skips: Tensor[]; embedding: Tensor } {
+  apply(
+    p: ParameterLookup,
+    x: Tensor,
+    noise: Tensor,
+    around: Around,
+  ): { h: Tensor; skips: Tensor[]; embedding: Tensor } {
     const embedding = this.embedding.apply(p, noise);
     let h = this.first.apply(p, x);
     const skips = [h];
     for (const { down, blocks } of this.levels) {
       if (down) skips.push(h = down.apply(p, h));
-      for (const block of blocks) skips.push(h = block.apply(p, h, embedding));
+      for (const block of blocks) skips.push(h = around(() => block.apply(p, h, embedding)));
     }
-    for (const block of this.middle) h = block.apply(p, h, embedding);
+    for (const block of this.middle) h = around(() => block.apply(p, h, embedding));
     return { h, skips, embedding };
   }
 }
@@ -178,9 +197,11 @@ export class UNet implements Network {
   private readonly levels: { blocks: Block[]; up: Conv2d | undefined }[] = [];
   private readonly norm: GroupNorm;
   private readonly conv: Conv2d;
+  private readonly around: Around;
 
   /** Declares the network. */
-  constructor(readonly config: UNetConfig) {
+  constructor(readonly config: UNetConfig, options: NetworkOptions = {}) {
+    this.around = around(options);
     const list = new ParameterList();
     const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
     this.encoder = new Encoder(list, config);
@@ -204,11 +225,16 @@ export class UNet implements Network {
 
   /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]. */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
-    const { h: bottom, skips, embedding } = this.encoder.apply(p, x, noise);
+    const { h: bottom, skips, embedding } = this.encoder.apply(p, x, noise, this.around);
     let h = bottom;
     for (const { blocks, up } of this.levels) {
-      for (const block of blocks) h = block.apply(p, concat([h, skips.pop()!], 1), embedding);
-      if (up) h = up.apply(p, upsampleNearest2x(h));
+      for (const block of blocks) {
+        const skip = skips.pop()!;
+        const part = () => block.apply(p, concat([h, skip], 1), embedding);
+        // What the last block keeps is read at once.
+        h = skips.length > 0 ? this.around(part) : part();
+      }
+      if (up) h = this.around(() => up.apply(p, upsampleNearest2x(h)));
     }
     return this.conv.apply(p, this.norm.apply(p, h, { silu: true }));
   }
@@ -221,9 +247,11 @@ export class Classifier implements Network {
   private readonly encoder: Encoder;
   private readonly norm: GroupNorm;
   private readonly linear: Linear;
+  private readonly around: Around;
 
   /** Declares the network. */
-  constructor(readonly config: UNetConfig) {
+  constructor(readonly config: UNetConfig, options: NetworkOptions = {}) {
+    this.around = around(options);
     const list = new ParameterList();
     this.encoder = new Encoder(list, config);
     this.norm = new GroupNorm(list, "head.norm", this.encoder.outChannels);
@@ -233,7 +261,7 @@ export class Classifier implements Network {
 
   /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → logits [N], log of P(real)/P(generated). */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
-    const { h } = this.encoder.apply(p, x, noise);
+    const { h } = this.encoder.apply(p, x, noise, this.around);
     const pooled = mean(this.norm.apply(p, h, { silu: true }), [2, 3]);
     return reshape(this.linear.apply(p, pooled), [x.shape[0]!]);
   }

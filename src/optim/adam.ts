@@ -41,13 +41,14 @@ export class Optimizer {
 
   /** Compiles the step. A non-finite gradient leaves weights, moments and average untouched. */
   static async create(network: Trainable, settings: AdamSettings): Promise<Optimizer> {
-    const { workspace, name, values, m, v, ema, grad } = network;
+    const { workspace, name, values, m, v, ema, grad, microbatches } = network;
     const hyper = host("hyper", [4]);
     const chunks = values.flat.chunks.map((_, i) => i);
     const norms = chunks.map((i) => sumSquares(grad.flat.chunks[i]!.tensor));
     const squaredNorm = norms.reduce(add);
-    const gradNorm = sqrt(squaredNorm);
-    const scale = clamp(div(constant([settings.clipNorm], []), affine(gradNorm, 1, 1e-6)), 0, 1);
+    const divided = (x: Tensor) => microbatches ? div(x, microbatches.divisor.tensor) : x;
+    const gradNorm = divided(sqrt(squaredNorm));
+    const scale = divided(clamp(div(constant([settings.clipNorm], []), affine(gradNorm, 1, 1e-6)), 0, 1));
     const control = concat([reshape(scale, [1]), reshape(isFinite(squaredNorm), [1])], 0);
     const { beta1, beta2 } = settings;
     const updates = chunks.flatMap((i) => {
@@ -76,7 +77,7 @@ export class Optimizer {
   }
 }
 
-/** The updates that write the gradient of `loss` (or of seeded `ys`) into `network.grad`. */
+/** The updates that write the gradient of `loss` (or of seeded `ys`) into `network.grad`, or into its microbatch's. */
 export function gradientUpdates(
   network: Trainable,
   ys: readonly Tensor[],
@@ -84,5 +85,6 @@ export function gradientUpdates(
 ): (readonly [Variable, Tensor])[] {
   const names = network.network.parameters.map(({ name }) => name);
   const grads = gradients(ys, names.map(network.values.lookup), seeds ? { seeds } : {});
-  return names.map((name, i) => [network.grad.flat.slices.get(name)!, grads[i]!] as const);
+  const { grad } = network.microbatches ?? network;
+  return names.map((name, i) => [grad.flat.slices.get(name)!, grads[i]!] as const);
 }

@@ -2,7 +2,14 @@
 
 import { GraphError } from "../gpu/errors.ts";
 import { philox4x32, type Seed } from "../data/philox.ts";
-import { elementCount, type FlatLayout, flatLayout, type FlatVariable, type Workspace } from "../graph/mod.ts";
+import {
+  elementCount,
+  type FlatLayout,
+  flatLayout,
+  type FlatVariable,
+  type Variable,
+  type Workspace,
+} from "../graph/mod.ts";
 import type { ParameterLookup, ParameterSpec } from "../nn/layers.ts";
 import type { Network } from "../nn/unet.ts";
 
@@ -67,6 +74,29 @@ export class Weights {
   }
 }
 
+/** What a network's training has beside the rest where a step's gradient is summed over several microbatches. */
+export interface Microbatches {
+  /** Their number. */
+  readonly count: number;
+  /** The gradient of one of them. */
+  readonly grad: Weights;
+  /** []: its weight; 1 where the program that writes `grad` does not write it. */
+  readonly weight: Variable;
+  /** []: the mean weight of a step, which its gradient is to be divided by. */
+  readonly divisor: Variable;
+}
+
+function makeMicrobatches(grad: Weights, count: number): Microbatches {
+  const [weight, divisor] = ["weight", "divisor"].map((part) =>
+    grad.workspace.variable(`${grad.name}/${part}`, [])
+  ) as [
+    Variable,
+    Variable,
+  ];
+  weight.write(new Float32Array([1]));
+  return { count, grad, weight, divisor };
+}
+
 /** A network that is trained: weights, gradient, Adam's moments and the moving average of the weights. */
 export class Trainable {
   /** The weights that are trained. */
@@ -79,15 +109,36 @@ export class Trainable {
   readonly v: Weights;
   /** The gradient of the current step. */
   readonly grad: Weights;
+  /** Absent where a step is one batch. */
+  readonly microbatches: Microbatches | undefined;
 
-  /** Makes zeroed state for `network`. */
-  constructor(readonly workspace: Workspace, readonly name: string, readonly network: Network) {
+  /** Makes zeroed state for `network`, whose steps are sums over `microbatches` of equal size. */
+  constructor(readonly workspace: Workspace, readonly name: string, readonly network: Network, microbatches = 1) {
     const make = (part: string) => new Weights(workspace, `${name}.${part}`, network);
     this.values = make("values");
     this.ema = make("ema");
     this.m = make("m");
     this.v = make("v");
     this.grad = make("grad");
+    this.microbatches = microbatches === 1 ? undefined : makeMicrobatches(make("microbatch"), microbatches);
+  }
+
+  /** Runs of a program that computes gradients in a step. */
+  get runsAStep(): number {
+    return this.microbatches?.count ?? 1;
+  }
+
+  /**
+   * Images a program handles at once where a step has `batch`.
+   *
+   * @throws {GraphError} where the microbatches do not divide the batch.
+   */
+  imagesAtOnce(batch: number): number {
+    const images = batch / this.runsAStep;
+    if (!Number.isInteger(images)) {
+      throw new GraphError(`The ${this.runsAStep} microbatches of ${this.name} do not divide ${batch} images.`);
+    }
+    return images;
   }
 
   /** What a checkpoint holds of it, in order. */

@@ -92,6 +92,10 @@ export interface RunConfig {
   readonly precision: "f32";
   /** Channels of the networks at full resolution; their multipliers are 1 and 2. */
   readonly modelChannels: number;
+  /** Images whose gradient is computed at once; absent: the whole batch. */
+  readonly microbatch?: number;
+  /** Backward passes compute the inside of the networks' blocks again. */
+  readonly checkpointBlocks: boolean;
   /** See the type. */
   readonly teacher: TeacherConfig;
   /** See the type. */
@@ -187,7 +191,7 @@ export function parseConfig(text: string, fileName: string): RunConfig {
   } catch (error) {
     throw new FileError(`${fileName} should be JSON: ${(error as Error).message}.`, { cause: error });
   }
-  const { data, teacherFile, preset } = config ?? {};
+  const { data, teacherFile, microbatch, preset } = config ?? {};
   if (!Object.hasOwn(PRESETS, String(preset))) {
     throw new FileError(`${fileName}: the field "preset" should be one of ${Object.keys(PRESETS).join(", ")}.`);
   }
@@ -196,9 +200,11 @@ export function parseConfig(text: string, fileName: string): RunConfig {
     preset: "",
     seed: 0,
     precision: "f32",
+    checkpointBlocks: false,
     ...PRESETS[preset as PresetName],
     ...data !== undefined && { data: source },
     ...teacherFile !== undefined && { teacherFile: source },
+    ...microbatch !== undefined && { microbatch: 0 },
   };
   checkLike(config, model, "", fileName);
   const { h } = (config as unknown as RunConfig).distill;

@@ -7,7 +7,7 @@ import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
-import { FileError } from "../gpu/errors.ts";
+import { FileError, LimitError, OutOfMemoryError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import {
   type Profile,
@@ -22,8 +22,9 @@ import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } 
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
 import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
+import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
-import { initialWeights, Trainable } from "../optim/weights.ts";
+import { initialWeights, Trainable, Weights } from "../optim/weights.ts";
 import type { RunConfig } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
@@ -34,7 +35,7 @@ export const TEACHER_SAMPLING_STEPS = 18;
 /** Steps between two looks at the metrics: each look waits for the device. */
 const READ_EVERY = { teacher: 20, distill: 10 };
 
-/** Runs of a program between two looks, at most: its metrics must be held until then. */
+/** Updates of a network between two looks, at most: their metrics must be held until then. */
 const MAX_HELD = 60;
 
 /** Images of the pictures in `samples/`, in rows of eight. */
@@ -97,7 +98,53 @@ function decay(step: number, steps: number, share: number): number {
 }
 
 /** Runs what is missing in the folder and returns the summary. */
-export async function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
+export function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
+  return withAdvice(inputs.config, () => runStages(gpu, inputs));
+}
+
+/**
+ * Compiles the training programs of a run and forgets them, so that what does not fit is known before a folder is made
+ * or anything is trained. `teacher` is one that is given.
+ *
+ * @throws {OutOfMemoryError | LimitError} where one of them does not fit this device.
+ */
+export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teacher?: ModelInfo): Promise<void> {
+  const stage = async (prepare: (workspace: Workspace) => Promise<unknown>) => {
+    const workspace = new Workspace(gpu);
+    try {
+      await prepare(workspace);
+    } finally {
+      workspace.destroy();
+    }
+  };
+  return withAdvice(config, async () => {
+    if (!teacher) await stage((workspace) => prepareTeacher(workspace, config, data));
+    const info = teacher ?? { network: teacherNetwork(config, data), ...data };
+    await stage((workspace) => prepareDistillation(workspace, config, data, info));
+  });
+}
+
+/** Adds to an error that tells of too little memory what helps. */
+async function withAdvice<T>(config: RunConfig, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (error instanceof OutOfMemoryError || error instanceof LimitError) error.message += advice(config);
+    throw error;
+  }
+}
+
+/** What helps where memory does not suffice. */
+function advice({ microbatch, checkpointBlocks }: RunConfig): string {
+  const ways = [
+    microbatch === undefined ? "--microbatch" : "a smaller --microbatch",
+    ...checkpointBlocks ? [] : ["--checkpoint-blocks"],
+    "a smaller --batch",
+  ];
+  return ` Less memory is needed with ${ways.slice(0, -1).join(", ")} or ${ways.at(-1)}.`;
+}
+
+async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const { folder, config, data, givenTeacher } = inputs;
   const runId = await identity(config);
   const evaluated = new Workspace(gpu);
@@ -219,24 +266,44 @@ async function show({ folder, profile }: RunInputs, step: readonly Run[]): Promi
   await folder.writeText(TRACE, encodeTrace(trace));
 }
 
-async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
-  const { folder, config, data } = inputs;
-  const { batch, learningRate, rampSteps, decayShare, betas: [beta1, beta2], emaDecay, clipNorm, sigma, steps } =
-    config.teacher;
-  const seed = stageSeed(config.seed, 1);
-  const network: UNetConfig = {
+/** The teacher that is trained where none is given. */
+function teacherNetwork(config: RunConfig, data: ImageData8): UNetConfig {
+  return {
     imageChannels: data.channels,
     resolution: data.height,
     modelChannels: config.modelChannels,
     channelMult: [1, 2],
     blocks: 1,
   };
-  const teacher = new Trainable(workspace, "teacher", new UNet(network));
+}
+
+/** Microbatches in a batch. */
+function microbatches({ microbatch }: RunConfig, batch: number): number {
+  return batch / (microbatch ?? batch);
+}
+
+/** What the training of a teacher runs. */
+async function prepareTeacher(workspace: Workspace, config: RunConfig, data: ImageData8) {
+  const { batch, betas: [beta1, beta2], emaDecay, clipNorm, sigma } = config.teacher;
+  const { checkpointBlocks } = config;
+  const network = new UNet(teacherNetwork(config, data), { checkpointBlocks });
+  const teacher = new Trainable(workspace, "teacher", network, microbatches(config, batch));
+  return {
+    teacher,
+    gradient: await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma }),
+    sum: await Accumulator.create([teacher]),
+    optimizer: await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm }),
+  };
+}
+
+async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
+  const { folder, config, data } = inputs;
+  const { batch, learningRate, rampSteps, decayShare, steps } = config.teacher;
+  const seed = stageSeed(config.seed, 1);
+  const { teacher, gradient, sum, optimizer } = await prepareTeacher(workspace, config, data);
   teacher.start(initialWeights(teacher.network.parameters, seed));
-  const gradient = await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma });
-  const optimizer = await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm });
   const runs = (step: number): Run[] => [
-    gradient.at(imageValues(seed, step, batch)),
+    ...sum.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
     optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
   ];
   await show(inputs, runs(0));
@@ -255,12 +322,49 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
   });
   const info: ModelInfo = {
     kind: "teacher",
-    network,
+    network: teacherNetwork(config, data),
     mean: data.mean,
     std: data.std,
     provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
   };
   await folder.write(RESULTS.teacher, await encodeModel({ info, weights: await teacher.ema.read() }));
+}
+
+/** What the distillation of a teacher runs. */
+async function prepareDistillation(
+  workspace: Workspace,
+  config: RunConfig,
+  data: ImageData8,
+  teacherInfo: Pick<ModelInfo, "network" | "mean" | "std">,
+) {
+  const { network } = teacherInfo;
+  const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
+  const { batch, betas: [beta1, beta2], emaDecay, clipNorm } = settings;
+  const { checkpointBlocks } = config;
+  const trainable = (name: string, model: UNet | Classifier) =>
+    new Trainable(workspace, name, model, microbatches(config, batch));
+  const networks = {
+    generator: trainable("generator", new UNet(network, { checkpointBlocks })),
+    fakeScore: trainable("fakeScore", new UNet(network, { checkpointBlocks })),
+    classifier: trainable("classifier", new Classifier(network, { checkpointBlocks })),
+    teacher: new Weights(workspace, "teacher", new UNet(network)),
+  };
+  const { generator, fakeScore, classifier } = networks;
+  const bregman = { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true };
+  const images = uploadImages(workspace, data, teacherInfo);
+  const critics = await compileCriticStep(networks, images, { ...settings, bregman });
+  const gradient = await compileGeneratorStep(networks, { ...settings, bregman });
+  const adam = { beta1, beta2, emaDecay, clipNorm };
+  return {
+    ...networks,
+    critics,
+    gradient,
+    sumCritics: await Accumulator.create([fakeScore, classifier]),
+    sumGenerator: await Accumulator.create([generator]),
+    updateGenerator: await Optimizer.create(generator, adam),
+    updateFake: await Optimizer.create(fakeScore, adam),
+    updateClassifier: await Optimizer.create(classifier, adam),
+  };
 }
 
 async function distil(
@@ -272,36 +376,27 @@ async function distil(
 ): Promise<void> {
   const { folder, config, data } = inputs;
   const settings = config.distill;
-  const { batch, betas: [beta1, beta2], emaDecay, clipNorm, criticUpdates, warmupSteps, steps } = settings;
+  const { batch, criticUpdates, warmupSteps, steps } = settings;
   const seed = stageSeed(config.seed, 2);
   const { network } = teacherModel.info;
-  const teacher = uploadWeights(workspace, teacherModel.info, teacherModel.weights);
-  const generator = new Trainable(workspace, "generator", new UNet(network));
-  const fakeScore = new Trainable(workspace, "fakeScore", new UNet(network));
-  const classifier = new Trainable(workspace, "classifier", new Classifier(network));
+  const { generator, fakeScore, classifier, teacher, critics, gradient, ...rest } = await prepareDistillation(
+    workspace,
+    config,
+    data,
+    teacherModel.info,
+  );
+  const { sumCritics, sumGenerator, updateGenerator, updateFake, updateClassifier } = rest;
+  teacher.write(teacherModel.weights);
   generator.start(teacherModel.weights);
   fakeScore.start(teacherModel.weights);
   classifier.start(initialWeights(classifier.network.parameters, seed));
-
-  const networks = { generator, fakeScore, classifier, teacher };
-  const { h: kind, lambda, logitClamp, ratioMin, ratioMax } = settings;
-  const stepSettings = {
-    ...settings,
-    bregman: { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true },
-  };
-  const critics = await compileCriticStep(networks, uploadImages(workspace, data, teacherModel.info), stepSettings);
-  const gradient = await compileGeneratorStep(networks, stepSettings);
-  const adam = { beta1, beta2, emaDecay, clipNorm };
-  const updateGenerator = await Optimizer.create(generator, adam);
-  const updateFake = await Optimizer.create(fakeScore, adam);
-  const updateClassifier = await Optimizer.create(classifier, adam);
   const info: ModelInfo = {
     kind: "generator",
     network,
     mean: teacherModel.info.mean,
     std: teacherModel.info.std,
     sigmaInit: settings.sigmaInit,
-    provenance: provenance(config, data, `Di-Bregman, h = ${kind}, ${steps} steps of batch ${batch}`),
+    provenance: provenance(config, data, `Di-Bregman, h = ${settings.h}, ${steps} steps of batch ${batch}`),
   };
   const sampler = await createSampler(generator.ema, info);
 
@@ -309,14 +404,15 @@ async function distil(
     const criticRuns = Array.from({ length: criticUpdates }, (_, i) => {
       const update = step * criticUpdates + i;
       return [
-        critics.at(imageValues(seed, update, batch)),
+        ...sumCritics.runs(critics, batch, (first) => imageValues(seed, update, batch, first)),
         updateFake.at(update, settings.fakeLr),
         updateClassifier.at(update, settings.classifierLr),
       ];
     });
+    const blend = step < warmupSteps ? 0 : 1;
     return [
       ...criticRuns.flat(),
-      gradient.at({ ...randomValues(seed, step), blend: step < warmupSteps ? 0 : 1 }),
+      ...sumGenerator.runs(gradient, batch, (first) => ({ ...randomValues(seed, step, first), blend })),
       updateGenerator.at(step, settings.generatorLr * decay(step, steps, settings.decayShare)),
     ];
   };
@@ -342,7 +438,7 @@ async function distil(
         fake: critic.map(({ fakeLoss }) => fakeLoss![0]!),
         classifier: critic.map(({ classifierLoss }) => classifierLoss![0]!),
         ratio: own.map(({ stats }) => stats![1]!),
-        weightMax: own.map(({ stats }) => stats![5]!),
+        weightMax: weightMaxima(own.map(({ stats }) => stats!), generator.runsAStep),
         gradNorm,
         fakeGradNorm,
         classifierGradNorm,
@@ -351,6 +447,15 @@ async function distil(
     inspect: (step) => look(sampler, step),
   });
   await folder.write(RESULTS.generator, await encodeModel({ info, weights: await generator.ema.read() }));
+}
+
+/** The largest weight of each step, the step's mean being 1, from the statistics of its `runs` microbatches. */
+function weightMaxima(stats: readonly Float32Array[], runs: number): number[] {
+  return Array.from({ length: stats.length / runs }, (_, step) => {
+    const parts = stats.slice(step * runs, (step + 1) * runs);
+    const mean = parts.reduce((sum, part) => sum + part[4]!, 0) / runs;
+    return Math.max(...parts.map((part) => part[5]!)) / mean;
+  });
 }
 
 function provenance(config: RunConfig, data: ImageData8, training: string): Record<string, string> {

@@ -118,16 +118,17 @@ function image(node: Node): { planes: number; height: number; width: number } {
 }
 
 function random(draw: typeof normalArray): Evaluate {
-  return op<{ readonly stream: number }>(([seed, step, first], { stream }, node) => {
+  return op<{ readonly stream: number; readonly offset: number }>(([seed, step, first], { stream, offset }, node) => {
     const { shape } = node.outputs[0]!;
     const perSample = elementCount(shape.slice(1));
-    return [draw([seed![0]!, seed![1]!], step![0]!, first![0]!, shape[0]!, perSample, stream)];
+    return [draw([seed![0]!, seed![1]!], step![0]!, first![0]! + offset, shape[0]!, perSample, stream)];
   });
 }
 
 const OPS: Readonly<Record<string, Evaluate>> = {
   "reshape": (_, [x]) => [x!],
   "stopGradient": (_, [x]) => [x!],
+  "checkpoint": (_, [x]) => [x!],
   "pointwise": op<PointwiseAttrs>((inputs, attrs, node) => [pointwise(inputs, attrs, node)]),
   "slice": op<AxisAttrs>(([x], { axis, start }, node) => {
     const { outer, inner, extents: [extent], result } = blocks(node, axis);
@@ -204,6 +205,9 @@ const OPS: Readonly<Record<string, Evaluate>> = {
     const next = adamReference(state, grad!, hyper!, control!, { count: p!.length, ...constants });
     return [next.p, next.m, next.v, next.ema];
   }),
+  "accumulate": op<{ readonly share: number }>(([sum, part, keep], { share }) => [
+    Array.from(part!, (value, i) => share * value + (keep![0] === 0 ? 0 : sum![i]!)),
+  ]),
   "bregmanWeights": op<Omit<BregmanShape, "batch">>(([logits, blend], settings) => {
     const { weights, ratios, stats } = bregmanWeightsReference(logits!, blend![0]!, {
       batch: logits!.length,

@@ -18,19 +18,22 @@ export interface RandomSource {
   readonly first: Tensor;
   /** Separates uses within a step: a constant of the program. */
   readonly stream: number;
+  /** Added to `first`: a constant of the program; 0 when absent. */
+  readonly offset?: number;
 }
 
 interface StreamAttrs {
   readonly stream: number;
+  readonly offset: number;
 }
 
 function randomOp(name: string, kernel: typeof normalKernel): Op<StreamAttrs> {
   return {
     name,
     vjp: () => [],
-    lower: ({ inputs: [seed, step, first], outputs: [y], attrs: { stream } }) => {
+    lower: ({ inputs: [seed, step, first], outputs: [y], attrs }) => {
       const batch = y!.shape[0]!;
-      const shape = { batch, perSample: y!.size / batch, stream };
+      const shape = { batch, perSample: y!.size / batch, ...attrs };
       return [kernel({ seed: seed!, step: step!, first: first!, y: y! }, shape)];
     },
   };
@@ -39,12 +42,13 @@ function randomOp(name: string, kernel: typeof normalKernel): Op<StreamAttrs> {
 const normalOp = randomOp("randomNormal", normalKernel);
 const uniformOp = randomOp("randomUniform", uniformKernel);
 
-function random(op: Op<StreamAttrs>, shape: Shape, { seed, step, first, stream }: RandomSource): Tensor {
+function random(op: Op<StreamAttrs>, shape: Shape, source: RandomSource): Tensor {
+  const { seed, step, first, stream, offset = 0 } = source;
   expectDType("u32", op.name, seed, step, first);
   if (seed.size !== 2 || step.size !== 1 || first.size !== 1) {
     throw new GraphError(`${op.name} expects a seed of two words and a step and a first index of one.`);
   }
-  return apply(op, { stream }, [seed, step, first], shape);
+  return apply(op, { stream, offset }, [seed, step, first], shape);
 }
 
 /** Standard normal numbers; axis 0 counts samples (Philox 4x32-10, Box-Muller). */

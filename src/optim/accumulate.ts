@@ -1,0 +1,56 @@
+/** The sum of a step's gradients over its microbatches as a program. */
+
+import {
+  accumulate,
+  add,
+  affine,
+  constant,
+  host,
+  type HostValues,
+  type Program,
+  type Run,
+  type Tensor,
+  type Variable,
+  where,
+} from "../graph/mod.ts";
+import type { Microbatches, Trainable } from "./weights.ts";
+
+/** Adds up the gradients of microbatches; without microbatches there is nothing to add. */
+export class Accumulator {
+  private constructor(private readonly count: number, private readonly program: Program | undefined) {}
+
+  /** Compiles the sum into `network.grad` of what the programs write into `network.microbatches`, for each network. */
+  static async create(networks: readonly [Trainable, ...Trainable[]]): Promise<Accumulator> {
+    const keep = host("keep");
+    const updates = networks.flatMap(({ grad, microbatches }) =>
+      microbatches ? sums(grad.flat.chunks, microbatches, keep) : []
+    );
+    const [{ workspace, runsAStep }] = networks;
+    if (updates.length === 0) return new Accumulator(runsAStep, undefined);
+    const label = `${networks.map(({ name }) => name).join("+")}.accumulate`;
+    return new Accumulator(runsAStep, await workspace.compile({ label, updates }));
+  }
+
+  /**
+   * The runs that leave the gradient of a step in `network.grad`: `gradient` for every microbatch, with the values for
+   * its first sample, and the sum after each.
+   */
+  runs(gradient: Program, batch: number, valuesFrom: (first: number) => HostValues): Run[] {
+    return Array.from({ length: this.count }, (_, i) => {
+      const part = gradient.at(valuesFrom(i * batch / this.count));
+      return this.program ? [part, this.program.at({ keep: Number(i > 0) })] : [part];
+    }).flat();
+  }
+}
+
+function sums(
+  chunks: readonly Variable[],
+  { count, grad, weight, divisor }: Microbatches,
+  keep: Tensor,
+): (readonly [Variable, Tensor])[] {
+  const before = where(keep, divisor.tensor, constant([0], []));
+  return [
+    ...chunks.map((sum, i) => [sum, accumulate(sum.tensor, grad.flat.chunks[i]!.tensor, keep, 1 / count)] as const),
+    [divisor, add(before, affine(weight.tensor, 1 / count, 0))],
+  ];
+}

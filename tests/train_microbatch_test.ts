@@ -1,0 +1,179 @@
+/** Steps made of microbatches: the same random numbers, images and gradients as whole batches, within rounding. */
+
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import type { Seed } from "../src/data/philox.ts";
+import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../src/diffusion/teacher.ts";
+import { compileCriticStep, compileGeneratorStep, type DistillSettings } from "../src/distill/step.ts";
+import { GraphError } from "../src/gpu/errors.ts";
+import { type HostValues, type Program, Workspace } from "../src/graph/mod.ts";
+import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
+import { Accumulator } from "../src/optim/accumulate.ts";
+import { Optimizer } from "../src/optim/adam.ts";
+import { initialWeights, Trainable, Weights } from "../src/optim/weights.ts";
+import { gpuTest, relativeError } from "./gpu.ts";
+
+const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
+const SEED: Seed = [3, 4];
+const BATCH = 12;
+const SETTINGS: DistillSettings = {
+  batch: BATCH,
+  sigmaInit: 2.5,
+  sigmaRange: 0.8,
+  fakeSigma: { mean: -1.2, std: 1.2 },
+  bregman: { kind: "jeffreys", lambda: 0, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
+  normaliser: true,
+};
+
+/** More images than two batches need, and fewer than three: an epoch ends within a step. */
+function images(workspace: Workspace): ImageSource {
+  const data = workspace.variable("images", [31, 1, 8, 8], "u8");
+  data.write(new Uint32Array(data.tensor.bytes / 4).map((_, i) => Math.imul(i + 1, 2654435761)));
+  return { data, scale: 1 / 128, shift: -1 };
+}
+
+/** Weights that are random everywhere: as they start, the branches of the networks are silent. */
+function start(network: Trainable | Weights, key: number): void {
+  const weights = new Map(
+    [...initialWeights(network.network.parameters, [key, 0])].map(([name, values]) => [
+      name,
+      values.map((value, i) => value + 0.1 * Math.sin(1 + i * (key + 1))),
+    ]),
+  );
+  if (network instanceof Weights) network.write(weights);
+  else network.start(weights);
+}
+
+/** What steps leave behind. */
+interface Outcome {
+  readonly gradients: Float32Array[];
+  readonly norms: number[];
+  readonly values: Float32Array[];
+  readonly metrics: Record<string, Float32Array>[];
+}
+
+/** Runs two steps of a program that computes gradients, each with the optimisers' updates after it. */
+async function twoSteps(
+  program: Program,
+  networks: readonly [Trainable, ...Trainable[]],
+  valuesAt: (step: number, first: number) => HostValues,
+): Promise<Outcome> {
+  const [{ workspace, runsAStep }] = networks;
+  const accumulator = await Accumulator.create(networks);
+  const settings = { beta1: 0.9, beta2: 0.999, emaDecay: 0.9, clipNorm: 1 };
+  const optimizers = await Promise.all(networks.map((network) => Optimizer.create(network, settings)));
+  // What an earlier step left must not matter, be it a NaN.
+  if (runsAStep > 1) { for (const { grad } of networks) grad.flat.chunks[0]!.write(filled(grad, NaN)); }
+  for (const step of [0, 1]) {
+    workspace.submit([
+      ...accumulator.runs(program, BATCH, (first) => valuesAt(step, first)),
+      ...optimizers.map((optimizer) => optimizer.at(step, 1e-3)),
+    ]);
+  }
+  const read = (weights: readonly Weights[]) =>
+    Promise.all(weights.map(async ({ flat }) => await flat.chunks[0]!.read() as Float32Array));
+  const gradients = await read(networks.map(({ grad }) => grad));
+  const divisors = await Promise.all(
+    networks.map(async ({ microbatches }) => microbatches ? (await microbatches.divisor.read())[0]! : 1),
+  );
+  return {
+    gradients: gradients.map((gradient, i) => gradient.map((value) => value / divisors[i]!)),
+    norms: (await Promise.all(optimizers.map((optimizer) => optimizer.readGradNorms()))).flat(),
+    values: await read(networks.map(({ values }) => values)),
+    metrics: await program.readMetrics(),
+  };
+}
+
+function filled({ flat }: Weights, value: number): Float32Array<ArrayBuffer> {
+  return new Float32Array(flat.chunks[0]!.tensor.size).fill(value);
+}
+
+/** The outcome of `run` with `count` microbatches, in a workspace of its own. */
+type Runner = (workspace: Workspace, count: number) => Promise<Outcome>;
+
+const teacher: Runner = async (workspace, count) => {
+  const network = new Trainable(workspace, "teacher", new UNet(NETWORK), count);
+  start(network, 1);
+  const program = await compileTeacherStep(network, images(workspace), { batch: BATCH, sigma: SETTINGS.fakeSigma });
+  return await twoSteps(program, [network], (step, first) => imageValues(SEED, step + 1, BATCH, first));
+};
+
+function distillation(workspace: Workspace, count: number) {
+  const networks = {
+    generator: new Trainable(workspace, "generator", new UNet(NETWORK), count),
+    fakeScore: new Trainable(workspace, "fakeScore", new UNet(NETWORK), count),
+    classifier: new Trainable(workspace, "classifier", new Classifier(NETWORK), count),
+    teacher: new Weights(workspace, "teacher", new UNet(NETWORK)),
+  };
+  Object.values(networks).forEach(start);
+  return networks;
+}
+
+const critics: Runner = async (workspace, count) => {
+  const networks = distillation(workspace, count);
+  const program = await compileCriticStep(networks, images(workspace), SETTINGS);
+  const { fakeScore, classifier } = networks;
+  return await twoSteps(
+    program,
+    [fakeScore, classifier],
+    (step, first) => imageValues(SEED, step + 1, BATCH, first),
+  );
+};
+
+const generator = (normalise: boolean): Runner => async (workspace, count) => {
+  const networks = distillation(workspace, count);
+  const settings = { ...SETTINGS, bregman: { ...SETTINGS.bregman, normalise } };
+  const program = await compileGeneratorStep(networks, settings);
+  return await twoSteps(
+    program,
+    [networks.generator],
+    (step, first) => ({ ...randomValues(SEED, step, first), blend: 1 }),
+  );
+};
+
+const CASES: readonly [string, Runner, means: readonly string[]][] = [
+  ["teacher", teacher, ["loss"]],
+  ["critics", critics, ["fakeLoss", "classifierLoss"]],
+  ["generator", generator(true), []],
+  ["generator with weights as they are", generator(false), []],
+];
+
+for (const [name, run, means] of CASES) {
+  gpuTest(`microbatches of the ${name}: as the whole batch, within rounding`, async (gpu) => {
+    const outcome = async (count: number) => {
+      const workspace = new Workspace(gpu);
+      const result = await run(workspace, count);
+      workspace.destroy();
+      return result;
+    };
+    const whole = await outcome(1);
+    for (const count of [2, 3, 12]) {
+      const split = await outcome(count);
+      const compare = (what: string, got: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number) => {
+        const error = relativeError(got, expected);
+        assert(error < tolerance, `${what} in ${count} microbatches: relative error ${error}`);
+      };
+      whole.gradients.forEach((gradient, i) => compare(`gradient ${i}`, split.gradients[i]!, gradient, 1e-5));
+      whole.values.forEach((values, i) => compare(`values ${i}`, split.values[i]!, values, 1e-5));
+      compare("norms", split.norms, whole.norms, 1e-5);
+      const average = ({ metrics }: Outcome, metric: string) =>
+        metrics.reduce((sum, values) => sum + values[metric]![0]!, 0) / metrics.length;
+      for (const metric of means) compare(metric, [average(split, metric)], [average(whole, metric)], 1e-6);
+      assertEquals(split.metrics.length, 2 * count);
+    }
+  });
+}
+
+gpuTest("microbatches divide the batch, and are the same for networks trained together", async (gpu) => {
+  const workspace = new Workspace(gpu);
+  const network = new Trainable(workspace, "teacher", new UNet(NETWORK), 5);
+  const settings = { batch: BATCH, sigma: SETTINGS.fakeSigma };
+  assertThrows(
+    () => compileTeacherStep(network, images(workspace), settings),
+    GraphError,
+    "The 5 microbatches of teacher do not divide 12 images",
+  );
+  const networks = { ...distillation(workspace, 2), fakeScore: new Trainable(workspace, "fake", new UNet(NETWORK)) };
+  assertThrows(() => compileCriticStep(networks, images(workspace), SETTINGS), GraphError, "as many microbatches: 1,2");
+  await gpu.idle();
+  workspace.destroy();
+});
