@@ -24,6 +24,9 @@ const COMMAND = {
   ],
 } as const satisfies Command;
 
+/** The peers' packages have a lock file of their own: Deno fetches all that deno.lock names, whatever it runs. */
+const LOCK = "--lock=bench/peers/deno.lock";
+
 /** 300 ms keep what a wait costs, 11 ms in Deno, below 4 %. */
 const TIMING = { sampleMs: 300, rounds: 5 };
 
@@ -36,7 +39,7 @@ await runProcess(async () => {
     throw new UsageError(`No kernel's name starts with ${JSON.stringify(only)}; there are ${names.join(", ")}.`);
   }
   for (const file of [json, markdown]) if (file !== undefined) await expectWritable(file);
-  const gpu = await openGpu({ install: !values.noInstall });
+  const gpu = await openGpu({ install: !values.noInstall, flags: [LOCK] });
   const ceilings = await measureCeilings(gpu, { ...TIMING, rounds: 2 });
   const jax = await loadJax();
   const peers = [jaxPeer(jax, "webgpu"), await tensorflowPeer()];

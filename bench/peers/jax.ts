@@ -1,18 +1,62 @@
 /** jax-js: every problem in its own ops under `jit`, on WebGPU or WebAssembly. */
 
-import type * as Jax from "npm:@jax-js/jax@0.1.25";
 import type { AttentionShape } from "../../kernels/attention.ts";
 import type { BregmanShape } from "../../kernels/bregman.ts";
 import type { ConvShape } from "../../kernels/conv2d.ts";
 import type { GroupNormShape } from "../../kernels/group_norm.ts";
 import { convOutputSize } from "../../kernels/conv2d.ts";
-import type { Arrays, Implementation, Peer, Problem } from "../report/case.ts";
+import type { Implementation, Peer, Problem } from "../report/case.ts";
 import { swapLast } from "./layout.ts";
 
-/** The library. */
-export type JaxModule = typeof Jax;
 /** An array of the library; using one up frees it, `ref` keeps it. */
-export type Value = Jax.Array;
+export interface Value {
+  readonly shape: number[];
+  readonly ref: Value;
+  add(x: Value | number): Value;
+  sub(x: Value | number): Value;
+  mul(x: Value | number): Value;
+  div(x: Value | number): Value;
+  reshape(shape: readonly number[]): Value;
+  data(): Promise<Float32Array<ArrayBuffer>>;
+  gpuBufferSync(): GPUBuffer;
+  dispose(): void;
+}
+
+type Operand = Value | number;
+
+/** A function that owns what it closes over. */
+type Owned<F> = F & { dispose(): void };
+
+/** What is used of the library. Its own types would make every type check fetch it. */
+export interface JaxModule {
+  init(...devices: JaxDevice[]): Promise<string[]>;
+  defaultDevice(device: JaxDevice): void;
+  getWebGPUDevice(): GPUDevice;
+  blockUntilReady(arrays: readonly Value[]): Promise<Value[]>;
+  jit(f: (...args: Value[]) => Value[]): Owned<(...args: Value[]) => Value[]>;
+  vjp(f: (...args: Value[]) => Value, args: readonly Value[]): [Value, Owned<(cotangent: Value) => Value[]>];
+  readonly lax: {
+    convGeneralDilated(x: Value, w: Value, strides: readonly number[], padding: readonly [number, number][]): Value;
+  };
+  readonly nn: { silu(x: Value): Value; softmax(x: Value, axis: number): Value };
+  readonly numpy: {
+    array(data: Float32Array, options: { shape: readonly number[]; device: JaxDevice }): Value;
+    zeros(shape: readonly number[]): Value;
+    matmul(a: Value, b: Value): Value;
+    matrixTranspose(x: Value): Value;
+    split(x: Value, sections: number): Value[];
+    mean(x: Value, axis?: number | readonly number[], options?: { keepdims: boolean }): Value;
+    sum(x: Value, axis?: number | readonly number[], options?: { keepdims: boolean }): Value;
+    subtract(a: Operand, b: Operand): Value;
+    clip(x: Value, min: number, max: number): Value;
+    square(x: Value): Value;
+    sqrt(x: Value): Value;
+    exp(x: Value): Value;
+    negative(x: Value): Value;
+    absolute(x: Value): Value;
+  };
+}
+
 /** Where it computes. */
 export type JaxDevice = "webgpu" | "wasm";
 
@@ -34,7 +78,7 @@ export function jaxPeer(jax: JaxModule, device: JaxDevice): Peer {
       const expression = express(jax, problem);
       const args = expression.inputs.map(({ name, shape, transposed }) => {
         const data = transposed ? swapLast(inputs[name]!, shape) : inputs[name]!;
-        return jax.numpy.array(data, { shape: transposed ? swapped(shape) : [...shape], device });
+        return jax.numpy.array(data, { shape: transposed ? swapped(shape) : shape, device });
       });
       return Promise.resolve(implementation(jax, device, expression, args));
     },
@@ -54,7 +98,7 @@ interface Expression {
 /** Wraps a jitted function of arrays that stay on the device. */
 function implementation(jax: JaxModule, device: JaxDevice, e: Expression, args: Value[]): Implementation {
   const compiled = jax.jit(e.compute);
-  const call = () => compiled(...args.map((array) => array.ref)) as Value[];
+  const call = () => compiled(...args.map((array) => array.ref));
   return {
     run: runner(jax, device, call),
     async results() {
@@ -62,7 +106,7 @@ function implementation(jax: JaxModule, device: JaxDevice, e: Expression, args: 
       const results: [string, Float32Array<ArrayBuffer>][] = [];
       for (const [i, { name, transposed }] of e.outputs.entries()) {
         const { shape } = outputs[i]!;
-        const data = await outputs[i]!.data() as Float32Array<ArrayBuffer>;
+        const data = await outputs[i]!.data();
         results.push([name, transposed ? swapLast(data, shape) : data]);
       }
       return Object.fromEntries(results);
@@ -229,7 +273,7 @@ function valueAndPullback(
   cotangent: Value,
 ): Value[] {
   const [y, pull] = jax.vjp(f, args);
-  const cotangents = pull(cotangent) as Value[];
+  const cotangents = pull(cotangent);
   pull.dispose();
   return [y, ...cotangents];
 }

@@ -9,6 +9,8 @@ import type { FlagOption } from "./options.ts";
 export interface SetupOptions {
   /** False where nothing may be installed (`DIBREGMAN_NO_INSTALL=1` forbids it as well). */
   readonly install: boolean;
+  /** Flags of `deno run` with which this command was started, for the process that starts it anew. */
+  readonly flags?: readonly string[];
 }
 
 /** The option that forbids installing, for the table of every command that opens a GPU. */
@@ -41,7 +43,7 @@ export async function openGpu(options: SetupOptions): Promise<Gpu> {
   } catch (error) {
     if (!(error instanceof AdapterError)) throw error;
     await installDriver(error, options.install && Deno.env.get("DIBREGMAN_NO_INSTALL") !== "1");
-    Deno.exit(await runAgain());
+    Deno.exit(await runAgain(options.flags));
   }
 }
 
@@ -77,8 +79,8 @@ async function aptInstall(asRoot: readonly string[]): Promise<void> {
 }
 
 /** Runs the same command line in a new process. */
-function runAgain(): Promise<number> {
-  return runChild(["run", "-A", Deno.mainModule, ...Deno.args], { [MARKER]: "1" });
+function runAgain(flags: readonly string[] = []): Promise<number> {
+  return runChild(["run", "-A", ...flags, Deno.mainModule, ...Deno.args], { [MARKER]: "1" });
 }
 
 async function succeeds(command: readonly string[]): Promise<boolean> {
