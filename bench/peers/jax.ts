@@ -6,6 +6,7 @@ import type { ConvShape } from "../../kernels/conv2d.ts";
 import type { GroupNormShape } from "../../kernels/group_norm.ts";
 import { convOutputSize } from "../../kernels/conv2d.ts";
 import type { Implementation, Peer, Problem } from "../report/case.ts";
+import { stepImplementation } from "./jax_unet.ts";
 import { swapLast } from "./layout.ts";
 
 /** An array of the library; using one up frees it, `ref` keeps it. */
@@ -35,6 +36,7 @@ export interface JaxModule {
   blockUntilReady(arrays: readonly Value[]): Promise<Value[]>;
   jit(f: (...args: Value[]) => Value[]): Owned<(...args: Value[]) => Value[]>;
   vjp(f: (...args: Value[]) => Value, args: readonly Value[]): [Value, Owned<(cotangent: Value) => Value[]>];
+  valueAndGrad(f: (args: Value[]) => Value): (args: Value[]) => [Value, Value[]];
   readonly lax: {
     convGeneralDilated(x: Value, w: Value, strides: readonly number[], padding: readonly [number, number][]): Value;
   };
@@ -44,7 +46,9 @@ export interface JaxModule {
     zeros(shape: readonly number[]): Value;
     matmul(a: Value, b: Value): Value;
     matrixTranspose(x: Value): Value;
-    split(x: Value, sections: number): Value[];
+    split(x: Value, sections: number, axis?: number): Value[];
+    concatenate(xs: readonly Value[], axis: number): Value;
+    broadcastTo(x: Value, shape: readonly number[]): Value;
     mean(x: Value, axis?: number | readonly number[], options?: { keepdims: boolean }): Value;
     sum(x: Value, axis?: number | readonly number[], options?: { keepdims: boolean }): Value;
     subtract(a: Operand, b: Operand): Value;
@@ -52,6 +56,10 @@ export interface JaxModule {
     square(x: Value): Value;
     sqrt(x: Value): Value;
     exp(x: Value): Value;
+    log(x: Value): Value;
+    sin(x: Value): Value;
+    cos(x: Value): Value;
+    reciprocal(x: Value): Value;
     negative(x: Value): Value;
     absolute(x: Value): Value;
   };
@@ -75,12 +83,15 @@ export function jaxPeer(jax: JaxModule, device: JaxDevice): Peer {
   return {
     name: device === "webgpu" ? "jax-js" : "jax-js (wasm)",
     build: (problem, inputs) => {
+      const array = (data: Float32Array, shape: readonly number[]) => jax.numpy.array(data, { shape, device });
+      if (problem.op === "unetStep") {
+        return Promise.resolve(stepImplementation(jax, problem.step, inputs, array, runnerOn(jax, device)));
+      }
       const expression = express(jax, problem);
-      const args = expression.inputs.map(({ name, shape, transposed }) => {
-        const data = transposed ? swapLast(inputs[name]!, shape) : inputs[name]!;
-        return jax.numpy.array(data, { shape: transposed ? swapped(shape) : shape, device });
-      });
-      return Promise.resolve(implementation(jax, device, expression, args));
+      const args = expression.inputs.map(({ name, shape, transposed }) =>
+        transposed ? array(swapLast(inputs[name]!, shape), swapped(shape)) : array(inputs[name]!, shape)
+      );
+      return Promise.resolve(implementation(jax, expression, args, runnerOn(jax, device)));
     },
   };
 }
@@ -96,11 +107,11 @@ interface Expression {
 }
 
 /** Wraps a jitted function of arrays that stay on the device. */
-function implementation(jax: JaxModule, device: JaxDevice, e: Expression, args: Value[]): Implementation {
+function implementation(jax: JaxModule, e: Expression, args: Value[], runner: Runner): Implementation {
   const compiled = jax.jit(e.compute);
   const call = () => compiled(...args.map((array) => array.ref));
   return {
-    run: runner(jax, device, call),
+    run: runner(call),
     async results() {
       const outputs = call();
       const results: [string, Float32Array<ArrayBuffer>][] = [];
@@ -118,13 +129,16 @@ function implementation(jax: JaxModule, device: JaxDevice, e: Expression, args: 
   };
 }
 
+/** Makes the function that runs `call` many times, drops its results and waits once. */
+export type Runner = (call: () => Value[]) => (times: number) => Promise<void>;
+
 /**
- * Runs `call` and drops its results. On WebGPU all runs are queued and awaited once: `gpuBufferSync` submits an array's
- * pending work and lets go of it. WebAssembly has no queue; each run is awaited, which costs it no timer.
+ * On WebGPU all runs are queued and awaited once: `gpuBufferSync` submits an array's pending work and lets go of it.
+ * WebAssembly has no queue; each run is awaited, which costs it no timer.
  */
-export function runner(jax: JaxModule, device: JaxDevice, call: () => Value[]): (times: number) => Promise<void> {
+function runnerOn(jax: JaxModule, device: JaxDevice): Runner {
   if (device === "wasm") {
-    return async (times) => {
+    return (call) => async (times) => {
       for (let i = 0; i < times; i++) {
         const outputs = await jax.blockUntilReady(call());
         for (const output of outputs) output.dispose();
@@ -132,7 +146,7 @@ export function runner(jax: JaxModule, device: JaxDevice, call: () => Value[]): 
     };
   }
   const failure = watch(jax.getWebGPUDevice());
-  return async (times) => {
+  return (call) => async (times) => {
     for (let i = 0; i < times; i++) for (const output of call()) output.gpuBufferSync();
     await jax.getWebGPUDevice().queue.onSubmittedWorkDone();
     const error = failure();
@@ -149,7 +163,7 @@ export function watch(device: GPUDevice): () => Error | undefined {
   return () => first;
 }
 
-function express(jax: JaxModule, problem: Problem): Expression {
+function express(jax: JaxModule, problem: Exclude<Problem, { op: "unetStep" }>): Expression {
   const np = jax.numpy;
   switch (problem.op) {
     case "matmul": {

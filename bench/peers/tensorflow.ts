@@ -67,7 +67,10 @@ export async function tensorflowPeer(): Promise<Peer> {
   await tf.ready();
   return {
     name: "tensorflow.js",
-    build: (problem, inputs) => Promise.resolve(implementation(tf, express(tf, problem), inputs)),
+    build: (problem, inputs) => {
+      const expression = problem.op === "unetStep" ? undefined : express(tf, problem);
+      return Promise.resolve(expression && implementation(tf, expression, inputs));
+    },
   };
 }
 
@@ -123,7 +126,7 @@ function inverse(axes: readonly number[]): number[] {
   return axes.map((_, i) => axes.indexOf(i));
 }
 
-function express(tf: TensorFlow, problem: Problem): Expression {
+function express(tf: TensorFlow, problem: Exclude<Problem, { op: "unetStep" }>): Expression {
   switch (problem.op) {
     case "matmul": {
       const { m, n, k, transposeA, transposeB } = problem.shape;

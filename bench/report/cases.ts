@@ -22,6 +22,8 @@ export interface Case {
   readonly inputs: () => Arrays;
   /** What it gives, in float64. */
   readonly expected: (inputs: Arrays) => Readonly<Record<string, ArrayLike<number>>>;
+  /** Further results, in which the others must agree with the engine. */
+  readonly agreed?: readonly string[];
 }
 
 /** Every case but the training steps, in the report's order. */

@@ -3,7 +3,7 @@
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import type { Arrays, Implementation, Peer } from "./case.ts";
 import type { Case } from "./cases.ts";
-import { kernelsOf, ours } from "./ours.ts";
+import { ours } from "./ours.ts";
 import type { Measured } from "./table.ts";
 import { timeAll, type TimingOptions } from "./timing.ts";
 
@@ -11,7 +11,7 @@ import { timeAll, type TimingOptions } from "./timing.ts";
 const TOLERANCE = 1e-4;
 
 /** WebAssembly's runs are awaited one by one without a timer: short samples do. */
-const WASM_TIMING = { sampleMs: 100, rounds: 2 };
+const WASM_TIMING = { sampleMs: 100, rounds: 2, budgetMs: 3000 };
 
 /** Who is measured. */
 export interface Contestants {
@@ -31,33 +31,28 @@ export async function measureCase(
   { gpu, peers, wasm }: Contestants,
   timing: TimingOptions,
 ): Promise<Measured> {
+  const { kernel, shape, problem, agreed = [] } = item;
   const inputs = item.inputs();
-  const expected = item.expected(inputs);
+  const expected: Record<string, ArrayLike<number>> = { ...item.expected(inputs) };
+  const own = await ours(gpu, problem, inputs);
   const builders = new Map<string, () => Promise<Implementation | undefined>>([
-    [OURS, () => ours(gpu, item.problem, inputs)],
-    ...peers.map((peer) => [peer.name, () => peer.build(item.problem, inputs)] as const),
-    [WASM, () => wasm.build(item.problem, inputs)],
+    [OURS, () => Promise.resolve(own)],
+    ...peers.map((peer) => [peer.name, () => peer.build(problem, inputs)] as const),
+    [WASM, () => wasm.build(problem, inputs)],
   ]);
-  const { kernel, shape } = item;
-  const { dispatches } = kernelsOf(item.problem);
-  const sum = (count: "flops" | "bytes") => dispatches.reduce((total, d) => total + d[count], 0);
-  const outcomes = await compare(builders, (results) => check(results, expected), timing);
-  return measured({ kernel, shape, flops: sum("flops"), bytes: sum("bytes") }, outcomes);
-}
-
-/** Splits outcomes into a row's columns. */
-export function measured(
-  head: Pick<Measured, "kernel" | "shape" | "flops" | "bytes">,
-  outcomes: Map<string, number | Error>,
-): Measured {
-  const peers = new Map([...outcomes].filter(([name]) => name !== OURS && name !== WASM));
-  return { ...head, ours: outcomes.get(OURS)!, peers, wasm: outcomes.get(WASM) };
+  const outcomes = await compare(builders, (name, results) => {
+    check(results, expected);
+    if (name === OURS) { for (const result of agreed) expected[result] = results[result]!; }
+  }, timing);
+  const others = new Map([...outcomes].filter(([name]) => name !== OURS && name !== WASM));
+  const { flops, bytes } = own;
+  return { kernel, shape, flops, bytes, ours: outcomes.get(OURS)!, peers: others, wasm: outcomes.get(WASM) };
 }
 
 /** Builds, checks and times implementations; one that fails gets its error, one that lacks the op no entry. */
 export async function compare(
   builders: ReadonlyMap<string, () => Promise<Implementation | undefined>>,
-  check: (results: Arrays) => void,
+  check: (name: string, results: Arrays) => void,
   timing: TimingOptions,
 ): Promise<Map<string, number | Error>> {
   const outcomes = new Map<string, number | Error>();
@@ -67,7 +62,7 @@ export async function compare(
       const implementation = await build();
       if (!implementation) continue;
       right.set(name, implementation);
-      check(await implementation.results());
+      check(name, await implementation.results());
     } catch (error) {
       outcomes.set(name, error instanceof Error ? error : new Error(String(error)));
       right.get(name)?.free();

@@ -17,10 +17,11 @@ import { reduce, reduceScratch } from "../../kernels/reduce.ts";
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import type { Dispatch } from "../../src/gpu/kernel.ts";
 import { prepareAll } from "../prepared.ts";
-import type { Arrays, Implementation, Problem } from "./case.ts";
+import type { Arrays, Counted, Problem } from "./case.ts";
+import { ourStep } from "./step.ts";
 
 /** A problem as dispatches over named buffers. */
-export interface Kernels {
+interface Kernels {
   /** In order. */
   readonly dispatches: readonly Dispatch<string>[];
   /** Elements of every buffer that is not an input. */
@@ -29,8 +30,11 @@ export interface Kernels {
   readonly results: Readonly<Record<string, string>>;
 }
 
+/** A problem of a few kernels. */
+type KernelProblem = Exclude<Problem, { op: "unetStep" }>;
+
 /** The dispatches that solve a problem. */
-export function kernelsOf(problem: Problem): Kernels {
+function kernelsOf(problem: KernelProblem): Kernels {
   switch (problem.op) {
     case "matmul": {
       const { batch, m, n } = problem.shape;
@@ -133,13 +137,17 @@ function attention({ gradient, shape: s }: Extract<Problem, { op: "attention" }>
   };
 }
 
-/** Runs a problem's dispatches on `inputs`. */
-export async function ours(gpu: Gpu, problem: Problem, inputs: Arrays): Promise<Implementation> {
+/** The engine's solution of a problem on `inputs`. */
+export async function ours(gpu: Gpu, problem: Problem, inputs: Arrays): Promise<Counted> {
+  if (problem.op === "unetStep") return await ourStep(gpu, problem.step, inputs);
   const { dispatches, made, results } = kernelsOf(problem);
   const data: Record<string, Float32Array<ArrayBuffer>> = { ...inputs };
   for (const [name, elements] of Object.entries(made)) data[name] = new Float32Array(elements);
   const prepared = await prepareAll(gpu, dispatches, data);
+  const sum = (count: "flops" | "bytes") => dispatches.reduce((total, dispatch) => total + dispatch[count], 0);
   return {
+    flops: sum("flops"),
+    bytes: sum("bytes"),
     run: prepared.run,
     async results() {
       await prepared.run(1);

@@ -12,6 +12,18 @@ export interface TimingOptions {
   readonly sampleMs: number;
   /** Samples of each. */
   readonly rounds: number;
+  /** No further sample is taken of what has been measured for this many milliseconds. */
+  readonly budgetMs: number;
+}
+
+/** The samples of one entry. */
+interface Samples {
+  /** Runs in a sample. */
+  times: number;
+  /** Milliseconds measured in all. */
+  total: number;
+  /** Milliseconds of one run, the best. */
+  best: number;
 }
 
 /**
@@ -22,47 +34,52 @@ export interface TimingOptions {
  */
 export async function timeAll<K>(
   entries: ReadonlyMap<K, Timed>,
-  { sampleMs, rounds }: TimingOptions,
+  { sampleMs, rounds, budgetMs }: TimingOptions,
 ): Promise<Map<K, number | Error>> {
-  const results = new Map<K, number | Error>();
-  const counts = new Map<K, number>();
+  const samples = new Map<K, Samples>();
+  const errors = new Map<K, Error>();
   const attempt = async (key: K, action: () => Promise<void>) => {
     try {
       await action();
     } catch (error) {
-      results.set(key, error instanceof Error ? error : new Error(String(error)));
-      counts.delete(key);
+      errors.set(key, error instanceof Error ? error : new Error(String(error)));
     }
   };
   for (const [key, timed] of entries) {
     await attempt(key, async () => {
-      counts.set(key, await runsFor(timed, sampleMs));
+      samples.set(key, await calibrate(timed, sampleMs));
     });
   }
-  for (let round = 0; round < rounds; round++) {
-    for (const [key, times] of [...counts]) {
-      await attempt(key, async () => {
-        const ms = await sample(entries.get(key)!, times) / times;
-        results.set(key, Math.min(ms, (results.get(key) ?? Infinity) as number));
-      });
+  for (let round = 1; round < rounds; round++) {
+    for (const [key, own] of samples) {
+      if (own.total < budgetMs && !errors.has(key)) {
+        await attempt(key, async () => {
+          await take(entries.get(key)!, own);
+        });
+      }
     }
   }
-  return results;
+  return new Map([...entries.keys()].map((key) => [key, errors.get(key) ?? samples.get(key)!.best]));
 }
 
-/** Runs that fill a sample; runs it warm on the way. */
-async function runsFor(timed: Timed, sampleMs: number): Promise<number> {
-  await timed.run(1);
-  let times = 1;
+/** Finds how many runs fill a sample, and takes the first; the runs until then warm up. */
+async function calibrate(timed: Timed, sampleMs: number): Promise<Samples> {
+  const samples = { times: 1, total: 0, best: Infinity };
   for (;;) {
-    const ms = await sample(timed, times);
-    if (ms >= sampleMs / 3) return Math.ceil(times * sampleMs / ms);
-    times *= Math.min(10, Math.max(2, Math.ceil(sampleMs / 2 / ms)));
+    const { times } = samples;
+    const ms = await take(timed, samples);
+    if (ms >= 0.8 * sampleMs) return samples;
+    Object.assign(samples, { total: 0, best: Infinity });
+    samples.times = Math.ceil(times * Math.min(10, Math.max(1.25, sampleMs / ms)));
   }
 }
 
-async function sample(timed: Timed, times: number): Promise<number> {
+/** Takes one sample; returns its milliseconds. */
+async function take(timed: Timed, samples: Samples): Promise<number> {
   const start = performance.now();
-  await timed.run(times);
-  return performance.now() - start;
+  await timed.run(samples.times);
+  const ms = performance.now() - start;
+  samples.total += ms;
+  samples.best = Math.min(samples.best, ms / samples.times);
+  return ms;
 }
