@@ -31,9 +31,6 @@ const LOCK = "--lock=bench/peers/deno.lock";
 /** 300 ms keep what a wait costs, 11 ms in Deno, below 4 %. */
 const TIMING = { sampleMs: 300, rounds: 5, budgetMs: 6000 };
 
-/** Eleven variants of two kernels, each of which only the best sample of matters. */
-const CEILING_TIMING = { sampleMs: 150, rounds: 2, budgetMs: 1000 };
-
 const allCases = () => [...kernelCases(), ...stepCases()];
 
 await runProcess(async () => {
@@ -46,7 +43,7 @@ await runProcess(async () => {
   }
   for (const file of [json, markdown]) if (file !== undefined) await expectWritable(file);
   const gpu = await openGpu({ install: !values.noInstall, flags: [LOCK] });
-  const first = await measureCeilings(gpu, CEILING_TIMING);
+  const first = await measureCeilings(gpu);
   const jax = await loadJax();
   const peers = [jaxPeer(jax, "webgpu"), await tensorflowPeer()];
   const contestants = { gpu, peers, wasm: jaxPeer(jax, "wasm") };
@@ -56,7 +53,7 @@ await runProcess(async () => {
     measured.push(await measureCase(item, contestants, TIMING));
   }
   // Whatever else ran on the machine at the beginning may have been quiet at the end.
-  const last = await measureCeilings(gpu, CEILING_TIMING);
+  const last = await measureCeilings(gpu);
   const ceilings = {
     gflops: Math.max(first.gflops, last.gflops),
     gbps: Math.max(first.gbps, last.gbps),
