@@ -20,7 +20,10 @@ export interface Row {
   readonly gflops: number | null;
   /** Their memory rate, counting every input once and every output once. */
   readonly gbps: number | null;
-  /** Share of the ceiling that binds; see {@linkcode bindingCeiling}. */
+  /**
+   * Share of the ceiling that binds, see {@linkcode bindingCeiling}. Above 100 where data stay in a cache, and for kernels
+   * that work in place on a CPU: it reads the destination of a copy before it writes it, three transfers for two counted.
+   */
   readonly percent_of_ceiling: number | null;
   /** Milliseconds of the libraries that compute on the same adapter; null where the library failed or was wrong. */
   readonly peers: Readonly<Record<string, number | null>>;
