@@ -4,63 +4,33 @@ import { Gpu } from "../src/gpu/gpu.ts";
 import { standaloneVariant } from "../kernels/standalone.ts";
 import type { Buffers, Family } from "../src/gpu/family.ts";
 import type { Dispatch } from "../src/gpu/kernel.ts";
-import { prepare } from "../src/gpu/run.ts";
+import { prepareAll, type Prepared } from "./prepared.ts";
+import { measureCeilings } from "./report/ceilings.ts";
+import { bindingCeiling, type Ceilings } from "./report/table.ts";
 
 if (Deno.build.os === "linux") Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
 
 /** The device all benches of this process share. */
 const gpu = await Gpu.create();
 
-/** Dispatches with their buffers, ready to be run many times in one submit. */
-interface Prepared {
-  run(times: number): Promise<void>;
-  free(): void;
-}
+/** Measured once, before the first bench of the process. */
+let ceilings: Ceilings | undefined;
 
-async function prepareAll<K extends string>(
-  dispatches: readonly Dispatch<K>[],
-  sizes: Readonly<Record<K, number>>,
-  constants: Readonly<Record<string, Uint32Array<ArrayBuffer>>>,
-): Promise<Prepared> {
-  const buffers = new Map<string, GPUBuffer>();
-  for (const [name, elements] of Object.entries<number>(sizes)) {
-    const buffer = gpu.buffer(elements * 4, name);
-    const data = new Float32Array(elements);
-    for (let i = 0; i < elements; i++) data[i] = ((i * 7919) % 1009) / 1009 - 0.5;
-    if (elements > 0) gpu.device.queue.writeBuffer(buffer, 0, data);
-    buffers.set(name, buffer);
-  }
-  for (const [name, data] of Object.entries(constants)) {
-    const buffer = gpu.buffer(data.byteLength, name);
-    gpu.device.queue.writeBuffer(buffer, 0, data);
-    buffers.set(name, buffer);
-  }
-  const prepared = await Promise.all(dispatches.map((d) => prepare(gpu, d, (k) => ({ buffer: buffers.get(k)! }))));
-  return {
-    async run(times) {
-      const encoder = gpu.device.createCommandEncoder();
-      const pass = encoder.beginComputePass();
-      for (let i = 0; i < times; i++) for (const { record } of prepared) record(pass);
-      pass.end();
-      gpu.device.queue.submit([encoder.finish()]);
-      await gpu.idle();
-    },
-    free() {
-      for (const buffer of buffers.values()) gpu.free(buffer);
-      for (const { uniform } of prepared) if (uniform) gpu.free(uniform);
-    },
-  };
-}
-
-/** Best milliseconds of one run of each bench so far, with its counts. */
+/** Best milliseconds of one run of each bench so far, by group and name, with its counts. */
 const results = new Map<string, { ms: number; flops: number; bytes: number }>();
-let current: { name: string; prepared: Prepared } | undefined;
+let current: { title: string; prepared: Prepared } | undefined;
 
 globalThis.addEventListener("unload", () => {
-  console.log("\none run, the best of all:");
-  for (const [name, { ms, flops, bytes }] of results) {
-    const rates = [flops, bytes].map((count) => (count / ms / 1e6).toFixed(2).padStart(8));
-    console.log(`  ${name.padEnd(60)} ${ms.toFixed(3).padStart(9)} ms ${rates[0]} GFLOP/s ${rates[1]} GB/s`);
+  if (!ceilings) return;
+  const { gflops, gbps } = ceilings;
+  console.log(`\none run, the best of all; ceilings ${gflops.toFixed(1)} GFLOP/s, ${gbps.toFixed(2)} GB/s:`);
+  for (const [title, { ms, flops, bytes }] of results) {
+    const rates = { gflops: flops / ms / 1e6, gbps: bytes / ms / 1e6 };
+    const binding = bindingCeiling(flops, bytes, ceilings);
+    const [compute, memory] = [rates.gflops, rates.gbps].map((rate) => rate.toFixed(2).padStart(8));
+    const percent = (100 * rates[binding] / ceilings[binding]).toFixed(1).padStart(6);
+    const time = ms.toFixed(3).padStart(9);
+    console.log(`  ${title.padEnd(60)} ${time} ms ${compute} GFLOP/s ${memory} GB/s ${percent} % of ceiling`);
   }
 });
 
@@ -68,6 +38,15 @@ globalThis.addEventListener("unload", () => {
 function runsFor(flops: number, bytes: number): number {
   const seconds = flops / 10e9 + bytes / 3e9 + 1e-4;
   return Math.max(3, Math.min(100, Math.round(0.1 / seconds)));
+}
+
+/** Pseudo-random contents of every buffer, uniform in ±0.5. */
+function contents(sizes: Readonly<Record<string, number>>): Record<string, Float32Array<ArrayBuffer>> {
+  const vectors = Object.entries(sizes).map(([name, elements]) => [
+    name,
+    Float32Array.from({ length: elements }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5),
+  ]);
+  return Object.fromEntries(vectors);
 }
 
 /** Registers a bench of `dispatches`; its name says how many runs one iteration of Deno's table holds. */
@@ -81,15 +60,17 @@ export function benchDispatch<K extends string>(
   const flops = dispatches.reduce((total, d) => total + d.flops, 0);
   const bytes = dispatches.reduce((total, d) => total + d.bytes, 0);
   const times = runsFor(flops, bytes);
+  const title = name.includes(group) ? name : `${group}, ${name}`;
   Deno.bench({
     group,
     name: `${name} ×${times}`,
     n: 5,
     warmup: 0,
     fn: async (b) => {
-      if (current?.name !== name) {
+      if (current?.title !== title) {
         current?.prepared.free();
-        current = { name, prepared: await prepareAll(dispatches, sizes, constants) };
+        ceilings ??= await measureCeilings(gpu);
+        current = { title, prepared: await prepareAll(gpu, dispatches, { ...contents(sizes), ...constants }) };
         await current.prepared.run(2);
       }
       const start = performance.now();
@@ -97,7 +78,7 @@ export function benchDispatch<K extends string>(
       await current.prepared.run(times);
       b.end();
       const ms = (performance.now() - start) / times;
-      results.set(name, { ms: Math.min(ms, results.get(name)?.ms ?? Infinity), flops, bytes });
+      results.set(title, { ms: Math.min(ms, results.get(title)?.ms ?? Infinity), flops, bytes });
     },
   });
 }

@@ -1,7 +1,8 @@
-/** The command line: runs the command that the first argument names, and turns what it throws into an exit code. */
+/** The command line: runs the command that the first argument names. */
 
-import { DiBregmanError, UsageError } from "../gpu/errors.ts";
+import { UsageError } from "../gpu/errors.ts";
 import { HelpRequest, suggestion } from "./options.ts";
+import { runProcess } from "./process.ts";
 
 /** The commands, each the file `src/cli/<command>.ts`, with a sentence for the help text. */
 const COMMANDS: Readonly<Record<string, string>> = {
@@ -40,32 +41,4 @@ async function main([name, ...args]: string[]): Promise<void> {
   await command.run(args);
 }
 
-/** Says what went wrong and returns the exit code that goes with it. */
-function report(error: unknown): number {
-  if (error instanceof HelpRequest) {
-    console.log(error.text);
-    return 0;
-  }
-  if (error instanceof DiBregmanError) {
-    console.error(`error: ${error.message.replace(/\s*\n\s*/g, " ")}`);
-    return error instanceof UsageError ? 2 : 1;
-  }
-  console.error(`internal error: ${error instanceof Error ? error.stack ?? error.message : String(error)}`);
-  return 70;
-}
-
-if (Deno.build.os === "linux") {
-  // OpenGL would silently stand in for a missing Vulkan driver, and its library crashes some processes at their exit.
-  Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
-  // Without a desktop, Mesa's device selection finds no display and prints an error that is none.
-  if (!Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("NODEVICE_SELECT", "1");
-}
-globalThis.addEventListener("unhandledrejection", (event) => {
-  event.preventDefault();
-  Deno.exit(report(event.reason));
-});
-try {
-  await main(Deno.args);
-} catch (error) {
-  Deno.exit(report(error));
-}
+await runProcess(() => main(Deno.args));

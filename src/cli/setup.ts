@@ -10,6 +10,8 @@ import { installPackages } from "./packages.ts";
 export interface SetupOptions {
   /** False where nothing may be installed (`DIBREGMAN_NO_INSTALL=1` forbids it as well). */
   readonly install: boolean;
+  /** Flags of `deno run` with which this command was started, for the process that starts it anew. */
+  readonly flags?: readonly string[];
 }
 
 /** The option that forbids installing, for the table of every command that opens a GPU. */
@@ -43,7 +45,7 @@ export async function openGpu(options: SetupOptions): Promise<Gpu> {
   } catch (error) {
     if (!(error instanceof AdapterError)) throw error;
     await installDriver(error, options);
-    Deno.exit(await runAgain());
+    Deno.exit(await runAgain(options.flags));
   }
 }
 
@@ -61,6 +63,6 @@ async function installDriver(missing: AdapterError, { install }: SetupOptions): 
 }
 
 /** Runs the same command line in a new process. */
-function runAgain(): Promise<number> {
-  return runChild(["run", "-A", Deno.mainModule, ...Deno.args], { [MARKER]: "1" });
+function runAgain(flags: readonly string[] = []): Promise<number> {
+  return runChild(["run", "-A", ...flags, Deno.mainModule, ...Deno.args], { [MARKER]: "1" });
 }
