@@ -1,7 +1,7 @@
 // Correlation of stride 1 with a KERNEL x KERNEL filter (3 or 1) and padding (KERNEL - 1) / 2, for rows that are whole
 // vec4s, from packed weights: the convolution, and (weights packed flipped, channels exchanged) its input gradient.
 //
-//   y[n, o, i, j] = scale * (bias[o] + shift[n, o] + residual[n, o, i, j]
+//   y[n, o, i, j] = residual_scale * residual[n, o, i, j] + scale * (bias[o] + shift[n, o]
 //                            + sum over c, a, b of x[n, c, i + a - pad, j + b - pad] * w[c, KERNEL a + b, o])
 //
 // x [batch, in_channels, height, width], y and residual [batch, out_channels, height, width], bias [out_channels],
@@ -28,6 +28,7 @@ struct Shape {
   w_quads: u32,
   terms: u32,
   scale: f32,
+  residual_scale: f32,
 }
 
 const KERNEL: u32 = 3u;
@@ -141,11 +142,11 @@ fn main(
           let at = ((channel * shape.height + row + i) * shape.width + column) / 4u;
           // @unroll
           for (var q = 0u; q < QUADS; q++) {
-            var value = acc[(o * HEIGHT + i) * QUADS + q] + offset;
+            var value = shape.scale * (acc[(o * HEIGHT + i) * QUADS + q] + offset);
             if ((shape.terms & 4u) != 0u) {
-              value += residual[at + q];
+              value = fma(vec4<f32>(shape.residual_scale), residual[at + q], value);
             }
-            y[at + q] = shape.scale * value;
+            y[at + q] = value;
           }
         }
       }

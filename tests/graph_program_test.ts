@@ -351,7 +351,7 @@ programTest("gradients that meet are added by the kernels that make them", async
   const gamma = variable("gamma", 4), beta = variable("beta", 4);
   const norm = g.groupNorm(x, gamma, beta, { groups: 2, eps: 1e-5 });
   // Three convolutions, a norm and a pointwise path all lead back to x; two of them meet in the norm's output first.
-  const y = g.add(g.conv2d(norm, w0!), g.conv2d(norm, w1!));
+  const y = g.add(g.conv2d(norm, w0!, undefined, { scale: 0.5 }), g.conv2d(norm, w1!, undefined, { scale: -2 }));
   const z = g.conv2d(g.concat([x, g.tanh(x)], 0), w2!);
   const loss = g.add(g.sumSquares(g.add(y, x)), g.sumSquares(z));
   const xs = [...values.keys()];
