@@ -81,15 +81,32 @@ fn main(
       let inside = row + i - KERNEL / 2u < shape.height;
       let at = x_at + i * shape.width;
       if (WHOLE == 0u || (i >= KERNEL / 2u && i < HEIGHT + KERNEL / 2u)) {
-        // Quad q of the row, its left and right neighbours around it.
-        var quads = array<vec4<f32>, QUADS + 2>();
+        // Quad q of the row as the filter's left, middle and right column see it.
+        var seen = array<vec4<f32>, QUADS * 3>();
         // @unroll
         for (var q = 0u; q < QUADS; q++) {
-          quads[q + 1u] = select(vec4<f32>(), x_quads[at / 4u + q], inside);
+          seen[q * 3u + 1u] = select(vec4<f32>(), x_quads[at / 4u + q], inside);
         }
-        if (EDGES == 1u && KERNEL > 1u) {
-          quads[0].w = select(0.0, x[at - 1u], inside && column > 0u);
-          quads[QUADS + 1u].x = select(0.0, x[at + 4u * QUADS], inside && column + 4u * QUADS < shape.width);
+        if (KERNEL > 1u) {
+          var before = 0.0;
+          var after = 0.0;
+          if (EDGES == 1u) {
+            before = select(0.0, x[at - 1u], inside && column > 0u);
+            after = select(0.0, x[at + 4u * QUADS], inside && column + 4u * QUADS < shape.width);
+          }
+          // @unroll
+          for (var q = 0u; q < QUADS; q++) {
+            let middle = seen[q * 3u + 1u];
+            if (q > 0u) {
+              before = seen[(q + QUADS - 1u) % QUADS * 3u + 1u].w;
+            }
+            seen[q * 3u] = vec4<f32>(before, middle.xyz);
+            var next = after;
+            if (q + 1u < QUADS) {
+              next = seen[(q + 1u) % QUADS * 3u + 1u].x;
+            }
+            seen[q * 3u + 2u] = vec4<f32>(middle.yzw, next);
+          }
         }
         // @unroll
         for (var a = 0u; a < KERNEL; a++) {
@@ -97,18 +114,13 @@ fn main(
             // @unroll
             for (var b = 0u; b < KERNEL; b++) {
               // @unroll
-              for (var q = 0u; q < QUADS; q++) {
-                let before = quads[q];
-                let middle = quads[q + 1u];
-                let after = quads[q + 2u];
-                let left = vec4<f32>(before.w, middle.xyz);
-                let right = vec4<f32>(middle.yzw, after.x);
-                let seen = array<vec4<f32>, 3>(left, middle, right)[b + 1u - KERNEL / 2u];
+              for (var o = 0u; o < CHANNELS; o++) {
+                let weight = weights[(a * KERNEL + b) * (CHANNELS / 4u) + o / 4u][o % 4u];
                 // @unroll
-                for (var o = 0u; o < CHANNELS; o++) {
+                for (var q = 0u; q < QUADS; q++) {
                   acc[(o * HEIGHT + (i + KERNEL * HEIGHT - a) % HEIGHT) * QUADS + q] = fma(
-                    vec4<f32>(weights[(a * KERNEL + b) * (CHANNELS / 4u) + o / 4u][o % 4u]),
-                    seen,
+                    vec4<f32>(weight),
+                    seen[q * 3u + b + 1u - KERNEL / 2u],
                     acc[(o * HEIGHT + (i + KERNEL * HEIGHT - a) % HEIGHT) * QUADS + q],
                   );
                 }
