@@ -1,5 +1,7 @@
 /** Runs the command line as a user types it. */
 
+import { getGpu } from "./gpu.ts";
+
 const MAIN = new URL("../src/cli/main.ts", import.meta.url).href;
 
 /** What a command left behind. */
@@ -55,4 +57,9 @@ async function outcome(command: Deno.Command): Promise<Outcome> {
   const { code, stdout, stderr } = await command.output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
   return { code, out: text(stdout), errors: text(stderr).split("\n") };
+}
+
+/** Whether the adapter takes its memory from the process, which a shell can bound (`ulimit -d`, in KiB). */
+export async function memoryCanBeBounded(): Promise<boolean> {
+  return Deno.build.os === "linux" && (await getGpu()).adapter.software;
 }

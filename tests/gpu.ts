@@ -14,11 +14,6 @@ export function getGpu(): Promise<Gpu> {
   return shared ??= Gpu.create();
 }
 
-/** Whether the adapter takes its memory from the process, which a shell can bound (`ulimit -d`, in KiB). */
-export async function memoryCanBeBounded(): Promise<boolean> {
-  return Deno.build.os === "linux" && (await getGpu()).adapter.software;
-}
-
 /** A test that uses the GPU: the shared device outlives it, so Deno's leak checks are off. */
 export function gpuTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
   Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: async () => await fn(await getGpu()) });
