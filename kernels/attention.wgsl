@@ -1,6 +1,7 @@
 // Attention without a score matrix in memory:  o = softmax(scale q^T k) v,  lse = log sum exp of the scaled scores.
 //
-// Channel-first: q, o [batch, dim, queries]; k, v [batch, dim, keys]; lse [batch, queries].
+// Channel-first: q, o [batch, dim, queries]; k, v [batch, dim, keys]; lse [batch, queries]. q, k and v may be ranges of
+// one buffer: their batch strides and starts are parameters.
 // Dispatch: SIDE * SIDE threads for each (sample, tile of 4 SIDE queries, chunk of 4 SIDE DEPTH rows of o), chunks
 // fastest; every chunk recomputes the scores.
 // Tiles of 4 SIDE keys are visited in order. A thread computes 4 queries x 4 keys of the scores in registers over the
@@ -22,6 +23,10 @@ struct Params {
   dim: u32,
   queries: u32,
   keys: u32,
+  q_batch: u32, // elements from one sample's q to the next's; of k and v kv_batch
+  kv_batch: u32,
+  k_start: u32, // elements before the first sample's k and v
+  v_start: u32,
   scale: f32,
 }
 
@@ -97,15 +102,16 @@ fn main(
   let row = lane / SIDE;
   let first_query = (index / params.chunks % params.tiles) * TILE + 4u * row;
   let first_row = chunk * (4u * SIDE * DEPTH);
-  let base = sample * params.dim * params.keys;
-  let q_base = sample * params.dim * params.queries + four(first_query, params.queries);
+  let k_base = sample * params.kv_batch + params.k_start;
+  let v_base = sample * params.kv_batch + params.v_start;
+  let q_base = sample * params.q_batch + four(first_query, params.queries);
 
   var accumulators = array<vec4<f32>, 4u * DEPTH>();
   var peak = vec4<f32>(LOWEST);
   var total = vec4<f32>(0.0); // over this thread's keys
   for (var first_key = 0u; first_key < params.keys; first_key += TILE) {
     var qi = q_base;
-    var ki = base + four(first_key + 4u * column, params.keys);
+    var ki = k_base + four(first_key + 4u * column, params.keys);
     var s0 = vec4<f32>(0.0);
     var s1 = vec4<f32>(0.0);
     var s2 = vec4<f32>(0.0);
@@ -150,7 +156,7 @@ fn main(
       if (stage > 0u) {
         workgroupBarrier();
       }
-      stage_values(lane, base, first_row, first_key + stage);
+      stage_values(lane, v_base, first_row, first_key + stage);
       workgroupBarrier();
       let staged = min(STAGE, present - stage);
       for (var j = 0u; j < staged; j++) {

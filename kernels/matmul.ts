@@ -5,6 +5,14 @@ import { ceilDiv, type Dispatch, spread } from "../src/gpu/kernel.ts";
 import general from "./matmul.wgsl" with { type: "text" };
 import quads from "./matmul_quads.wgsl" with { type: "text" };
 
+/** Where the matrices of an operand lie in its buffer; every matrix is contiguous. */
+export interface Placement {
+  /** Elements before the first matrix. */
+  readonly start: number;
+  /** Elements from one matrix to the next. */
+  readonly stride: number;
+}
+
 /** Shape of a batched matrix product. */
 export interface MatmulShape {
   /** Number of products. */
@@ -23,6 +31,12 @@ export interface MatmulShape {
   readonly broadcastA: boolean;
   /** `b` is one matrix, shared by all products. */
   readonly broadcastB: boolean;
+  /** Where the matrices of `a` lie; one after another from the start when absent. */
+  readonly placeA?: Placement;
+  /** Where the matrices of `b` lie. */
+  readonly placeB?: Placement;
+  /** Where the results go. */
+  readonly placeOut?: Placement;
 }
 
 /** Threads of a workgroup of the register kernels. */
@@ -48,8 +62,10 @@ export const matmul: Family<MatmulShape, "a" | "b" | "out"> = {
 };
 
 /** True where the operands' contiguous axes, and k, are whole vec4s. */
-function inQuads({ m, n, k, transposeA, transposeB }: MatmulShape): boolean {
-  return k % 4 === 0 && (!transposeA || m % 4 === 0) && (transposeB || n % 4 === 0);
+function inQuads(s: MatmulShape): boolean {
+  const { a, b } = placements(s);
+  return s.k % 4 === 0 && (!s.transposeA || s.m % 4 === 0) && (s.transposeB || s.n % 4 === 0) &&
+    [a, b].every(({ start, stride }) => start % 4 === 0 && stride % 4 === 0);
 }
 
 type MatmulBuffers<B> = { readonly a: B; readonly b: B; readonly out: B };
@@ -60,21 +76,30 @@ function matmulCommon<B>(b: MatmulBuffers<B>, { batch, m, n, k, broadcastA, broa
   return { label: "matmul", reads: [b.a, b.b], writes: [b.out], flops: 2 * batch * m * n * k, bytes: 4 * elements };
 }
 
-/** Elements between two products' operands; 0 where one matrix serves all. */
-function batchStrides({ m, n, k, broadcastA, broadcastB }: MatmulShape): [number, number] {
-  return [broadcastA ? 0 : m * k, broadcastB ? 0 : k * n];
+/** Where all matrices lie; a stride is 0 where one matrix serves all products. */
+function placements(s: MatmulShape): { a: Placement; b: Placement; out: Placement } {
+  const { m, n, k, broadcastA, broadcastB } = s;
+  return {
+    a: s.placeA ?? { start: 0, stride: broadcastA ? 0 : m * k },
+    b: s.placeB ?? { start: 0, stride: broadcastB ? 0 : k * n },
+    out: s.placeOut ?? { start: 0, stride: m * n },
+  };
 }
 
 function quadsDispatch<B>(b: MatmulBuffers<B>, s: MatmulShape): Dispatch<B> {
   const { batch, m, n, k, transposeA, transposeB } = s;
   const tilesM = ceilDiv(m, 8), tilesN = ceilDiv(n, 8);
-  const [aBatch, bBatch] = batchStrides(s);
+  const place = placements(s);
   const aLine = (transposeA ? m : k) / 4, bLine = (transposeB ? k : n) / 4;
   return {
     ...matmulCommon(b, s),
     source: quads,
     constants: { TRANSPOSE_A: transposeA ? 1 : 0, TRANSPOSE_B: transposeB ? 1 : 0 },
-    uniforms: [batch, m, n, k, tilesM, tilesN, aBatch / 4, aLine, bBatch / 4, bLine],
+    uniforms: [
+      ...[batch, m, n, k, tilesM, tilesN],
+      ...[place.a.start / 4, place.a.stride / 4, aLine, place.b.start / 4, place.b.stride / 4, bLine],
+      ...[place.out.start, place.out.stride],
+    ],
     workgroups: spread(ceilDiv(batch * tilesM * tilesN, GROUP)),
   };
 }
@@ -84,12 +109,16 @@ function scalarsDispatch<B>(b: MatmulBuffers<B>, s: MatmulShape, tile: number): 
   const tilesM = ceilDiv(m, tile), tilesN = ceilDiv(n, tile);
   const [aRow, aInner] = transposeA ? [1, m] : [k, 1];
   const [bInner, bColumn] = transposeB ? [1, k] : [n, 1];
-  const [aBatch, bBatch] = batchStrides(s);
+  const place = placements(s);
   return {
     ...matmulCommon(b, s),
     source: general,
     constants: { ROWS: tile, COLUMNS: tile },
-    uniforms: [batch, m, n, k, tilesM, tilesN, aBatch, aRow, aInner, bBatch, bInner, bColumn],
+    uniforms: [
+      ...[batch, m, n, k, tilesM, tilesN],
+      ...[place.a.start, place.a.stride, aRow, aInner, place.b.start, place.b.stride, bInner, bColumn],
+      ...[place.out.start, place.out.stride],
+    ],
     workgroups: spread(ceilDiv(batch * tilesM * tilesN, GROUP)),
   };
 }

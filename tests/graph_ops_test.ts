@@ -358,6 +358,9 @@ gpuTest("attention, softmax, cross-entropy", (gpu) => {
         g.attention,
       )
     ),
+    ...([[2, 6, 7], [1, 4, 16], [3, 2, 1]] as const).map(([batch, dim, tokens]) =>
+      caseOf(`packed attention ${dim}×${tokens}`, [normal(batch, 3 * dim, tokens)], g.attentionPacked)
+    ),
     ...[[5, 11], [2, 3, 40], [7]].map((shape) => caseOf(`softmax [${shape}]`, [normal(...shape)], g.softmax)),
     ...([[5, 11], [1, 3], [3, 70]] as const).map(([rows, columns]) =>
       caseOf(
@@ -500,6 +503,7 @@ Deno.test("ops name themselves and the shapes that do not fit", () => {
     [() => g.groupNorm(x, v, v, { groups: 2, eps: 1e-5 }), "into 2 groups"],
     [() => g.groupNorm(x, v, v, { groups: 3, eps: 1e-5 }), "gamma and beta [3]"],
     [() => g.attention(normal(1, 2, 3), normal(1, 2, 4), normal(1, 2, 5)), "attention expects"],
+    [() => g.attentionPacked(normal(1, 4, 2)), "attentionPacked expects qkv [B, 3 dim, tokens]; got [1, 4, 2]"],
     [() => g.crossEntropy(m, words), "labels [N]"],
     [() => g.averagePool2x(m), "even heights and widths; got [2, 3]"],
     [() => g.sinusoidalEmbedding(v, { channels: 3 }), "even channels"],

@@ -24,7 +24,7 @@ import {
   type Tensor,
 } from "../../src/graph/mod.ts";
 import { adamReference } from "./adam.ts";
-import { attentionGradReference, attentionReference } from "./attention.ts";
+import { attentionGradReference, attentionReference, packThirds, unpackThirds } from "./attention.ts";
 import { bregmanGradientReference, bregmanWeightsReference } from "./bregman.ts";
 import {
   conv2dBiasGradReference,
@@ -160,13 +160,15 @@ const OPS: Readonly<Record<string, Evaluate>> = {
     const { dx, dgamma, dbeta } = groupNormGradReference(x!, gamma!, beta!, dy!, s);
     return [dx, dgamma, dbeta];
   }),
-  "attention": op<AttentionShape>(([q, k, v], s) => {
+  "attention": op<AttentionShape>((inputs, s) => {
+    const [q, k, v] = s.packed ? unpackThirds(inputs[0]!, s) : inputs;
     const { o, lse } = attentionReference(q!, k!, v!, s);
     return [o, lse];
   }),
-  "attention.grad": op<AttentionShape>(([q, k, v, , , dO], s) => {
-    const { dq, dk, dv } = attentionGradReference(q!, k!, v!, dO!, s);
-    return [dq, dk, dv];
+  "attention.grad": op<AttentionShape>((inputs, s) => {
+    const [q, k, v] = s.packed ? unpackThirds(inputs[0]!, s) : inputs;
+    const { dq, dk, dv } = attentionGradReference(q!, k!, v!, inputs.at(-1)!, s);
+    return s.packed ? [packThirds([dq, dk, dv], s)] : [dq, dk, dv];
   }),
   "softmax": op<SoftmaxShape>(([x], s) => [softmaxReference(x!, s)]),
   "softmax.grad": op<SoftmaxShape>(([y, dy], s) => [softmaxGradReference(y!, dy!, s)]),

@@ -1,7 +1,7 @@
 /** Group norm, softmax, cross-entropy and attention. */
 
 import { GraphError } from "../../gpu/errors.ts";
-import { attentionForward, attentionGrad, type AttentionShape } from "../../../kernels/attention.ts";
+import { attention as attentionFamily, attentionGrad, type AttentionShape } from "../../../kernels/attention.ts";
 import { groupNormForward, groupNormGrad, type GroupNormShape } from "../../../kernels/group_norm.ts";
 import {
   crossEntropy as crossEntropyKernel,
@@ -66,29 +66,33 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Group
 
 const attentionOp: Op<AttentionShape> = {
   name: "attention",
-  vjp: ({ inputs: [q, k, v], outputs: [o, lse], attrs }, [dO]) => {
-    if (!dO) return [];
-    return new Node(attentionGradOp, attrs, [q!, k!, v!, o!, lse!, dO], [q!, k!, v!]).outputs;
+  vjp: ({ inputs, outputs: [o, lse], attrs }, [dO]) =>
+    dO ? new Node(attentionGradOp, attrs, [...inputs, o!, lse!, dO], inputs).outputs : [],
+  lower: ({ inputs, outputs: [o, lse], attrs }, lowering) => {
+    const [q, k, v] = thirds(inputs, attrs);
+    const buffers = { q, k, v, o: o!, lse: lse! };
+    return lowering.choices.dispatches(attentionFamily, buffers, attrs, lowering);
   },
-  lower: ({ inputs: [q, k, v], outputs: [o, lse], attrs }) => [
-    attentionForward({ q: q!, k: k!, v: v!, o: o!, lse: lse! }, attrs),
-  ],
 };
 
 const attentionGradOp: Op<AttentionShape> = {
   name: "attention.grad",
-  lower: ({ inputs: [q, k, v, o, lse, dO], outputs: [dq, dk, dv], attrs }, { scratch }) => {
-    const delta = scratch(attrs.batch * attrs.queries);
-    return attentionGrad(
-      { q: q!, k: k!, v: v!, o: o!, lse: lse!, dO: dO!, dq: dq!, dk: dk!, dv: dv!, delta },
-      attrs,
-    );
+  lower: ({ inputs, outputs, attrs }, lowering) => {
+    const [q, k, v] = thirds(inputs, attrs), [dq, dk, dv] = thirds(outputs, attrs);
+    const [o, lse, dO] = inputs.slice(-3);
+    const buffers = { q, k, v, o: o!, lse: lse!, dO: dO!, dq, dk, dv };
+    return lowering.choices.dispatches(attentionGrad, buffers, attrs, lowering);
   },
 };
 
+/** What stands for q, k and v: three tensors, or one thrice. */
+function thirds([a, b, c]: readonly Tensor[], { packed }: AttentionShape): [Tensor, Tensor, Tensor] {
+  return packed ? [a!, a!, a!] : [a!, b!, c!];
+}
+
 /**
  * Scaled dot-product attention softmax(qᵀk / √dim) v, channel-first: `q` [B, dim, queries], `k` and `v` [B, dim, keys]
- * → [B, dim, queries]. Scores are never stored.
+ * → [B, dim, queries].
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   expectDType("f32", "attention", q, k, v);
@@ -97,15 +101,23 @@ export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   const fits = [q, k, v].every((t) => t.shape.length === 3 && t.shape[0] === batch && t.shape[1] === dim) &&
     v.shape[2] === keys;
   expectShapes(fits, "attention", "q [B, dim, queries], k and v [B, dim, keys]", q, k, v);
-  const attrs: AttentionShape = {
-    batch: batch!,
-    dim: dim!,
-    queries: queries!,
-    keys: keys!,
-    scale: 1 / Math.sqrt(dim!),
-  };
-  const lse = { shape: [batch!, queries!], dtype: "f32" } as const;
-  return new Node(attentionOp, attrs, [q, k, v], [q, lse]).outputs[0]!;
+  return attend([q, k, v], { batch: batch!, dim: dim!, queries: queries!, keys: keys!, packed: false });
+}
+
+/** {@linkcode attention} of the thirds q, k and v of `qkv` [B, 3 dim, tokens] → [B, dim, tokens]. */
+export function attentionPacked(qkv: Tensor): Tensor {
+  expectDType("f32", "attentionPacked", qkv);
+  const [batch, channels, tokens] = qkv.shape;
+  const fits = qkv.shape.length === 3 && channels! % 3 === 0;
+  expectShapes(fits, "attentionPacked", "qkv [B, 3 dim, tokens]", qkv);
+  return attend([qkv], { batch: batch!, dim: channels! / 3, queries: tokens!, keys: tokens!, packed: true });
+}
+
+function attend(inputs: readonly Tensor[], shape: Omit<AttentionShape, "scale">): Tensor {
+  const { batch, dim, queries } = shape;
+  const o = { shape: [batch, dim, queries], dtype: "f32" } as const;
+  const lse = { shape: [batch, queries], dtype: "f32" } as const;
+  return new Node(attentionOp, { ...shape, scale: 1 / Math.sqrt(dim) }, inputs, [o, lse]).outputs[0]!;
 }
 
 interface RowsAttrs {
