@@ -11,7 +11,7 @@ import {
   type ConvShape,
   inputGradient,
 } from "../../kernels/conv2d.ts";
-import { groupNormForward, groupNormGrad } from "../../kernels/group_norm.ts";
+import { groupNorm, groupNormGrad } from "../../kernels/group_norm.ts";
 import { matmul } from "../../kernels/matmul.ts";
 import { standalone } from "../../kernels/standalone.ts";
 import type { KernelChoices, Lowering } from "../../src/gpu/family.ts";
@@ -70,7 +70,7 @@ function kernelsOf(problem: KernelProblem, choices: KernelChoices): Kernels {
       };
     }
     case "groupNorm":
-      return groupNorm(problem);
+      return normalisation(problem, choices);
     case "attention":
       return attention(problem);
     case "adam": {
@@ -98,15 +98,20 @@ function outputPlane(s: ConvShape): number {
   return convOutputSize(s.height, s.kernel, s.stride) * convOutputSize(s.width, s.kernel, s.stride);
 }
 
-function groupNorm({ gradient, shape: s }: Extract<Problem, { op: "groupNorm" }>): Kernels {
+function normalisation(
+  { gradient, shape: s }: Extract<Problem, { op: "groupNorm" }>,
+  choices: KernelChoices,
+): Kernels {
   const elements = s.batch * s.channels * s.size;
-  const forward = groupNormForward({ x: "x", gamma: "gamma", beta: "beta", y: "y", stats: "stats" }, s);
+  const inputs = { x: "x", gamma: "gamma", beta: "beta", stats: "stats" };
+  const forward = (lowering: Lowering<string>) => choices.dispatches(groupNorm, { ...inputs, y: "y" }, s, lowering);
   const made = { y: elements, stats: 2 * s.batch * s.groups };
-  if (!gradient) return { list: () => [forward], made, results: { y: "y" } };
-  const inputs = { x: "x", gamma: "gamma", beta: "beta", stats: "stats", dy: "dy" };
+  if (!gradient) return { list: forward, made, results: { y: "y" } };
   const results = { dx: "dx", dgamma: "dgamma", dbeta: "dbeta" };
+  const backward = (lowering: Lowering<string>) =>
+    choices.dispatches(groupNormGrad, { ...inputs, dy: "dy", ...results }, s, lowering);
   return {
-    list: (lowering) => [forward, ...groupNormGrad({ ...inputs, ...results }, s, lowering)],
+    list: (lowering) => [...forward(lowering), ...backward(lowering)],
     made: { ...made, dx: elements, dgamma: s.channels, dbeta: s.channels },
     results: { y: "y", ...results },
   };
