@@ -152,13 +152,17 @@ const OPS: Readonly<Record<string, Evaluate>> = {
     conv2dWeightGradReference(dy!, x!, s),
     conv2dBiasGradReference(dy!, s),
   ]),
-  "groupNorm": op<GroupNormShape>(([x, gamma, beta], s) => {
-    const { y, stats } = groupNormReference(x!, gamma!, beta!, s);
+  "groupNorm": op<GroupNormShape>(([x, gamma, beta, scale, shift], s) => {
+    const { y, stats } = groupNormReference(x!, gamma!, beta!, s, scale && shift && { scale, shift });
     return [y, stats];
   }),
-  "groupNorm.grad": op<GroupNormShape>(([x, gamma, beta, , dy], s) => {
-    const { dx, dgamma, dbeta } = groupNormGradReference(x!, gamma!, beta!, dy!, s);
-    return [dx, dgamma, dbeta];
+  "groupNorm.grad": op<GroupNormShape>(([x, gamma, beta, stats, dy, scale], s) => {
+    // The shift is no input: it follows from the offsets at the end of the stats.
+    const offset = (i: number) => stats![stats!.length - s.batch * s.channels + i]!;
+    const shift = scale && Array.from(scale, (value, i) => offset(i) - beta![i % s.channels]! * (1 + value));
+    const modulation = scale && shift && { scale, shift };
+    const { dx, dgamma, dbeta, dscale, dshift } = groupNormGradReference(x!, gamma!, beta!, dy!, s, modulation);
+    return modulation ? [dx, dgamma, dbeta, dscale, dshift] : [dx, dgamma, dbeta];
   }),
   "attention": op<AttentionShape>((inputs, s) => {
     const [q, k, v] = s.packed ? unpackThirds(inputs[0]!, s) : inputs;

@@ -2,7 +2,12 @@
 
 import { GraphError } from "../../gpu/errors.ts";
 import { attention as attentionFamily, attentionGrad, type AttentionShape } from "../../../kernels/attention.ts";
-import { groupNormForward, groupNormGrad, type GroupNormShape } from "../../../kernels/group_norm.ts";
+import {
+  groupNorm as groupNormFamily,
+  groupNormGrad,
+  type GroupNormShape,
+  groupNormStats,
+} from "../../../kernels/group_norm.ts";
 import {
   crossEntropy as crossEntropyKernel,
   crossEntropyGrad,
@@ -14,28 +19,31 @@ import { reshape } from "./shape.ts";
 
 const groupNormOp: Op<GroupNormShape> = {
   name: "groupNorm",
-  vjp: ({ inputs: [x, gamma, beta], outputs: [, stats], attrs }, [dy]) => {
+  vjp: ({ inputs: [x, gamma, beta, scale, shift], outputs: [, stats], attrs }, [dy]) => {
     if (!dy) return [];
-    return new Node(groupNormGradOp, attrs, [x!, gamma!, beta!, stats!, dy], [x!, gamma!, beta!]).outputs;
+    const modulation = scale && shift ? [scale, shift] : [];
+    const inputs = [x!, gamma!, beta!, stats!, dy, ...modulation.slice(0, 1)];
+    return new Node(groupNormGradOp, attrs, inputs, [x!, gamma!, beta!, ...modulation]).outputs;
   },
-  lower: ({ inputs: [x, gamma, beta], outputs: [y, stats], attrs }) => [
-    groupNormForward({ x: x!, gamma: gamma!, beta: beta!, y: y!, stats: stats! }, attrs),
-  ],
+  lower: ({ inputs: [x, gamma, beta, scale, shift], outputs: [y, stats], attrs }, lowering) => {
+    const buffers = { x: x!, gamma: gamma!, beta: beta!, scale, shift, y: y!, stats: stats! };
+    return lowering.choices.dispatches(groupNormFamily, buffers, attrs, lowering);
+  },
 };
 
 const groupNormGradOp: Op<GroupNormShape> = {
   name: "groupNorm.grad",
   addable: true,
-  lower: ({ inputs: [x, gamma, beta, stats, dy], outputs: [dx, dgamma, dbeta], attrs }, lowering) => {
+  lower: (
+    { inputs: [x, gamma, beta, stats, dy, scale], outputs: [dx, dgamma, dbeta, dscale, dshift], attrs },
+    lowering,
+  ) => {
     const { sum: fused } = lowering;
-    return groupNormGrad(
-      {
-        ...{ x: x!, gamma: gamma!, beta: beta!, stats: stats!, dy: dy!, residual: fused?.other },
-        ...{ dx: fused?.output ?? dx!, dgamma: dgamma!, dbeta: dbeta! },
-      },
-      attrs,
-      lowering,
-    );
+    const buffers = {
+      ...{ x: x!, gamma: gamma!, beta: beta!, stats: stats!, dy: dy!, scale, residual: fused?.other },
+      ...{ dx: fused?.output ?? dx!, dgamma: dgamma!, dbeta: dbeta!, dscale, dshift },
+    };
+    return lowering.choices.dispatches(groupNormGrad, buffers, attrs, lowering);
   },
 };
 
@@ -47,11 +55,18 @@ export interface GroupNormOptions {
   readonly eps: number;
   /** Apply SiLU to the result in the same kernel. */
   readonly silu?: boolean;
+  /** With `shift`: each sample's channels are multiplied by 1 + this, [N, C], before the SiLU. */
+  readonly scale?: Tensor;
+  /** With `scale`: added after it, [N, C]. */
+  readonly shift?: Tensor;
 }
 
-/** Group normalisation of `x` [N, C, …] with `gamma`, `beta` [C], then optionally SiLU. */
+/**
+ * Group normalisation of `x` [N, C, …] with `gamma`, `beta` [C], then optionally each sample's scale and shift, then
+ * optionally SiLU, in one kernel.
+ */
 export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: GroupNormOptions): Tensor {
-  const { groups, eps, silu = false } = options;
+  const { groups, eps, silu = false, scale, shift } = options;
   expectDType("f32", "groupNorm", x, gamma, beta);
   const [batch, channels, ...rest] = x.shape;
   if (batch === undefined || channels === undefined || channels % groups !== 0) {
@@ -59,9 +74,14 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Group
   }
   const fits = gamma.size === channels && beta.size === channels;
   expectShapes(fits, "groupNorm", `gamma and beta [${channels}]`, gamma, beta);
+  if (!scale !== !shift) throw new GraphError("groupNorm takes a scale and a shift together; got only one of them.");
+  const modulation = scale && shift ? [scale, shift] : [];
+  expectDType("f32", "groupNorm", ...modulation);
+  const each = modulation.every(({ size }) => size === batch * channels);
+  expectShapes(each, "groupNorm", `a scale and a shift [${batch}, ${channels}]`, ...modulation);
   const attrs: GroupNormShape = { batch, channels, groups, size: elementCount(rest), eps, silu };
-  const stats = { shape: [batch, groups, 2], dtype: "f32" } as const;
-  return new Node(groupNormOp, attrs, [x, gamma, beta], [x, stats]).outputs[0]!;
+  const stats = { shape: [groupNormStats(attrs, modulation.length > 0)], dtype: "f32" } as const;
+  return new Node(groupNormOp, attrs, [x, gamma, beta, ...modulation], [x, stats]).outputs[0]!;
 }
 
 const attentionOp: Op<AttentionShape> = {
