@@ -4,6 +4,8 @@ import type { AdapterKind, Buffers, Family, Lowering, Packing, Variant } from ".
 import { ceilDiv, type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
 import general from "./conv2d.wgsl" with { type: "text" };
 import rows from "./conv2d_rows.wgsl" with { type: "text" };
+import tiled from "./conv2d_tiled.wgsl" with { type: "text" };
+import tiledAny from "./conv2d_tiled_any.wgsl" with { type: "text" };
 import generalWeightGrad from "./conv2d_weight_grad.wgsl" with { type: "text" };
 import { sumPair } from "./reduce.ts";
 import rowsWeightGrad from "./conv2d_weight_grad_rows.wgsl" with { type: "text" };
@@ -129,16 +131,37 @@ export const conv2d: Family<Correlation, "x" | "w" | "y", "bias" | "shift" | "re
     rows8: rowsVariant(8, 8),
     rows8small: rowsVariant(8, 4),
     rows16: rowsVariant(16, 4),
+    tiled128: tiledVariant({ OUT_QUADS: 2, PIXEL_QUADS: 2, DOWN: 16, ACROSS: 16 }, inRows),
+    tiled64: tiledVariant({ OUT_QUADS: 2, PIXEL_QUADS: 2, DOWN: 8, ACROSS: 8 }, () => true),
+    tiled32: tiledVariant({ OUT_QUADS: 1, PIXEL_QUADS: 1, DOWN: 8, ACROSS: 8 }, () => true),
+    tiled32wide: tiledVariant({ OUT_QUADS: 2, PIXEL_QUADS: 2, DOWN: 4, ACROSS: 16 }, inRows),
   },
   key: (s) =>
     `${s.kernel}x${s.kernel} ${s.inChannels}->${s.outChannels} ${s.inHeight}x${s.inWidth}->${s.outHeight}x${s.outWidth} ` +
     `batch ${s.batch}`,
-  preferred: (s) => {
-    if (!rowSides(s)) return "general";
-    if (s.outChannels <= 4) return "rows4";
-    return s.kernel === 1 && s.outChannels >= 16 ? "rows16" : "rows8";
-  },
+  preferred: (s, adapter) => adapter === "software" ? preferredRegisters(s) : preferredOnHardware(s),
 };
+
+function preferredRegisters(s: Correlation): string {
+  if (!rowSides(s)) return "general";
+  if (s.outChannels <= 4) return "rows4";
+  return s.kernel === 1 && s.outChannels >= 16 ? "rows16" : "rows8";
+}
+
+/** Workgroups of 256 threads that keep a large GPU busy: two for each of 132 compute units. Of 64 threads, twice as many. */
+const BUSY_GROUPS = 264;
+
+/** The largest tile that is mostly filled and leaves every compute unit of a large GPU work. */
+function preferredOnHardware(s: Correlation): string {
+  const pixels = s.batch * s.outHeight * s.outWidth;
+  const tiles = (channels: number, across: number) => ceilDiv(s.outChannels, channels) * ceilDiv(pixels, across);
+  const filled = (channels: number) => s.outChannels >= 0.75 * channels * ceilDiv(s.outChannels, channels);
+  // The general kernel skips the three quarters of the products that are with zeros.
+  if (s.outChannels <= 8 || s.dilation > 1) return preferredRegisters(s);
+  if (inRows(s) && filled(128) && tiles(128, 128) >= BUSY_GROUPS) return "tiled128";
+  if (filled(64) && tiles(64, 64) >= 2 * BUSY_GROUPS) return "tiled64";
+  return inRows(s) && tiles(32, 128) >= 2 * BUSY_GROUPS ? "tiled32wide" : "tiled32";
+}
 
 /** Multiply-adds as floating-point operations, padding and zeros between dilated pixels not counted. */
 function flops(s: Correlation): number {
@@ -213,6 +236,18 @@ function rowsVariant(channels: number, quads: number): CorrelationVariant {
   };
 }
 
+function packing(s: Correlation, paddedOut: number): Packing {
+  return {
+    inChannels: s.inChannels,
+    taps: s.kernel * s.kernel,
+    outChannels: s.outChannels,
+    paddedOut,
+    strideOut: s.weightOut,
+    strideIn: s.weightIn,
+    flip: s.flip,
+  };
+}
+
 function rowsDispatch<B>(
   b: ImageBuffers<B>,
   s: Correlation,
@@ -226,15 +261,7 @@ function rowsDispatch<B>(
   const tilesDown = ceilDiv(height, HEIGHT), tilesAcross = width / (4 * QUADS);
   const tiles = s.batch * tilesDown * tilesAcross;
   const blocks = ceilDiv(tiles, GROUP);
-  const packing: Packing = {
-    inChannels: s.inChannels,
-    taps: s.kernel * s.kernel,
-    outChannels: s.outChannels,
-    paddedOut: ceilDiv(s.outChannels, CHANNELS) * CHANNELS,
-    strideOut: s.weightOut,
-    strideIn: s.weightIn,
-    flip: s.flip,
-  };
+  const paddedOut = ceilDiv(s.outChannels, CHANNELS) * CHANNELS;
   const { terms, operands, common } = correlationCommon(b, s);
   return {
     ...common,
@@ -246,11 +273,77 @@ function rowsDispatch<B>(
     },
     uniforms: [
       ...[blocks, tiles, tilesDown, tilesAcross, s.inChannels, s.outChannels, height, width],
-      ...[packing.paddedOut / 4, terms],
+      ...[paddedOut / 4, terms],
       new F32(s.scale),
     ],
-    reads: [b.x, b.x, lowering.packed(b.w, packing), ...operands],
-    workgroups: spread(blocks * packing.paddedOut / CHANNELS),
+    reads: [b.x, b.x, lowering.packed(b.w, packing(s, paddedOut)), ...operands],
+    workgroups: spread(blocks * paddedOut / CHANNELS),
+  };
+}
+
+/** Threads of a tile down and across, and runs of four channels and pixels each holds; see conv2d_tiled.wgsl. */
+interface Tile {
+  readonly OUT_QUADS: 1 | 2;
+  readonly PIXEL_QUADS: 1 | 2;
+  readonly DOWN: 4 | 8 | 16;
+  readonly ACROSS: 8 | 16;
+}
+
+function inRows(s: Correlation): boolean {
+  return rowSides(s) !== undefined;
+}
+
+function tiledVariant(tile: Tile, fits: (s: Correlation) => boolean): CorrelationVariant {
+  return {
+    fits,
+    dispatches: (b, s, lowering) => [(inRows(s) ? tiledRows : tiledPixels)(b, s, lowering, tile)],
+  };
+}
+
+/** What the dispatches of both tiled kernels have in common. */
+function tiledCommon<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B>, tile: Tile, step: number) {
+  const { OUT_QUADS, PIXEL_QUADS, DOWN, ACROSS } = tile;
+  const tilesOut = ceilDiv(s.outChannels, 4 * OUT_QUADS * DOWN);
+  const paddedOut = 4 * tilesOut * OUT_QUADS * DOWN;
+  const pixels = s.batch * s.outHeight * s.outWidth;
+  const { terms, operands, common } = correlationCommon(b, s);
+  return {
+    tilesOut,
+    pixels,
+    last: [paddedOut / 4, terms, new F32(s.scale)],
+    packed: lowering.packed(b.w, packing(s, paddedOut)),
+    operands,
+    common: { ...common, workgroups: spread(tilesOut * ceilDiv(pixels, 4 * PIXEL_QUADS * ACROSS)) },
+    constants: { ...tile, KERNEL: s.kernel, LOADS_W: ceilDiv(step * OUT_QUADS, ACROSS) },
+  };
+}
+
+function tiledRows<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B>, tile: Tile): Dispatch<B> {
+  const LINES = s.kernel === 1 ? 16 : 4;
+  const step = LINES * s.kernel;
+  const { tilesOut, pixels, last, packed, operands, common, constants } = tiledCommon(b, s, lowering, tile, step);
+  const { height, width } = rowSides(s)!;
+  return {
+    ...common,
+    source: tiled,
+    constants: { ...constants, LINES, LOADS_X: ceilDiv(LINES * tile.PIXEL_QUADS, tile.DOWN) },
+    uniforms: [tilesOut, pixels / 4, s.inChannels, s.outChannels, height, width, ...last],
+    reads: [b.x, b.x, packed, ...operands],
+  };
+}
+
+function tiledPixels<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B>, tile: Tile): Dispatch<B> {
+  const STEP = 16;
+  const { tilesOut, pixels, last, packed, operands, common, constants } = tiledCommon(b, s, lowering, tile, STEP);
+  return {
+    ...common,
+    source: tiledAny,
+    constants: { ...constants, LOADS_X: STEP * tile.PIXEL_QUADS / tile.DOWN },
+    uniforms: [
+      ...[tilesOut, pixels, s.inChannels, s.outChannels, s.inHeight, s.inWidth, s.outHeight, s.outWidth],
+      ...[s.stride, s.dilation, ...last],
+    ],
+    reads: [b.x, packed, ...operands],
   };
 }
 
