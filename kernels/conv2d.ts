@@ -8,6 +8,7 @@ import tiled from "./conv2d_tiled.wgsl" with { type: "text" };
 import tiledAny from "./conv2d_tiled_any.wgsl" with { type: "text" };
 import generalWeightGrad from "./conv2d_weight_grad.wgsl" with { type: "text" };
 import { sumPair } from "./reduce.ts";
+import tiledWeightGrad from "./conv2d_weight_grad_tiled.wgsl" with { type: "text" };
 import rowsWeightGrad from "./conv2d_weight_grad_rows.wgsl" with { type: "text" };
 
 /** Shape of a convolution: NCHW images, OIHW weights, padding (kernel − 1) / 2. */
@@ -352,6 +353,8 @@ type GradientVariant = Variant<ConvShape, "dy" | "x" | "dw", "db">;
 
 /** Threads of a workgroup, and the workgroups after which further splits of the sum over pixels only add traffic. */
 const SPLITTING = { few: { GROUP: 8, enough: 4 }, many: { GROUP: 32, enough: 1024 } } as const;
+/** The same for the tiled kernel: so many that the last ones to run do not leave a large GPU waiting. */
+const ENOUGH_TILES = 2048;
 /** A split sums at least this many pixels: fewer, and writing its part costs as much as computing it. */
 const MIN_PIXELS_PER_SPLIT = 256;
 
@@ -372,10 +375,15 @@ export const conv2dWeightGrad: Family<ConvShape, "dy" | "x" | "dw", "db"> = {
     rows4x2split: rowsWeightGradVariant(4, 2, "many"),
     rows8x8: rowsWeightGradVariant(8, 8, "few"),
     rows8x8split: rowsWeightGradVariant(8, 8, "many"),
+    tiled64: tiledWeightGradVariant(2),
+    tiled32: tiledWeightGradVariant(1),
   },
   key: (s) =>
     `${s.kernel}x${s.kernel}/${s.stride} ${s.inChannels}->${s.outChannels} ${s.height}x${s.width} batch ${s.batch}`,
   preferred: (s, adapter: AdapterKind) => {
+    if (adapter === "hardware" && Math.min(s.inChannels, s.outChannels) > 8 && inWeightGradTiles(s)) {
+      return s.outChannels > 32 ? "tiled64" : "tiled32";
+    }
     const split = adapter === "software" ? "" : "Split";
     if (!weightGradSides(s)) return `general${split}`;
     const tile = s.kernel === 1 ? "8x8" : s.inChannels * s.outChannels > 512 ? "8x2" : "4x2";
@@ -389,8 +397,8 @@ interface Splits {
   readonly unitsPerSplit: number;
 }
 
-function divide(units: number, pixelsPerUnit: number, blocks: number, splitting: Splitting): Splits {
-  const wanted = Math.max(1, Math.floor(SPLITTING[splitting].enough / blocks));
+function divide(units: number, pixelsPerUnit: number, blocks: number, enough: number): Splits {
+  const wanted = Math.max(1, Math.floor(enough / blocks));
   const unitsPerSplit = Math.max(ceilDiv(units, wanted), ceilDiv(MIN_PIXELS_PER_SPLIT, pixelsPerUnit));
   return { splits: ceilDiv(units, unitsPerSplit), unitsPerSplit };
 }
@@ -430,12 +438,12 @@ function generalWeightGradVariant(splitting: Splitting): GradientVariant {
   return {
     fits: () => true,
     dispatches: (b, s, lowering) => {
-      const { CHANNELS, ENTRIES } = ENTRY_TILE, { GROUP } = SPLITTING[splitting];
+      const { CHANNELS, ENTRIES } = ENTRY_TILE, { GROUP, enough } = SPLITTING[splitting];
       const { outHeight, outWidth } = size(s);
       const entries = s.inChannels * s.kernel * s.kernel, lines = s.batch * outHeight;
       const tiles = ceilDiv(entries, ENTRIES);
       const blocks = ceilDiv(ceilDiv(s.outChannels, CHANNELS) * tiles, GROUP);
-      const { splits, unitsPerSplit } = divide(lines, outWidth, blocks, splitting);
+      const { splits, unitsPerSplit } = divide(lines, outWidth, blocks, enough);
       return withSum(b, s, lowering, splits, {
         source: generalWeightGrad,
         constants: { ...ENTRY_TILE, GROUP },
@@ -462,12 +470,12 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
     fits: (s) => weightGradSides(s) !== undefined && OUTS * INS * s.kernel * s.kernel <= 144,
     dispatches: (b, s, lowering) => {
       const { height, width } = weightGradSides(s)!;
-      const { GROUP } = SPLITTING[splitting];
+      const { GROUP, enough } = SPLITTING[splitting];
       const QUADS = s.kernel === 1 ? 1 : quadsAcross(width, 4);
       const across = width / (4 * QUADS), columns = s.batch * across;
       const tilesIn = ceilDiv(s.inChannels, INS);
       const blocks = ceilDiv(tilesIn * ceilDiv(s.outChannels, OUTS), GROUP);
-      const { splits, unitsPerSplit } = divide(columns, 4 * QUADS * height, blocks, splitting);
+      const { splits, unitsPerSplit } = divide(columns, 4 * QUADS * height, blocks, enough);
       return withSum(b, s, lowering, splits, {
         source: rowsWeightGrad,
         constants: { KERNEL: s.kernel, OUTS, INS, QUADS, EDGES: across > 1 ? 1 : 0, GROUP },
@@ -476,6 +484,41 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
           new F32(s.scale),
         ],
         reads: [b.dy, b.x, b.x],
+        workgroups: spread(splits * blocks),
+      });
+    },
+  };
+}
+
+/** True where the images can be bound in vec4s. */
+function inWeightGradTiles(s: ConvShape): boolean {
+  const { outHeight, outWidth } = size(s);
+  return Math.min(s.inChannels * s.height * s.width, s.outChannels * outHeight * outWidth) * s.batch >= 4;
+}
+
+/** Tiles of 32 `OUT_QUADS` output channels; see conv2d_weight_grad_tiled.wgsl. */
+function tiledWeightGradVariant(OUT_QUADS: 1 | 2): GradientVariant {
+  return {
+    fits: inWeightGradTiles,
+    dispatches: (b, s, lowering) => {
+      const STEP = 16, DOWN = 8, IN_QUADS = s.kernel === 1 ? OUT_QUADS : 1;
+      const { inHeight, inWidth, outHeight, outWidth } = size(s);
+      const rows = weightGradSides(s);
+      const { height, width } = rows ?? { height: outHeight, width: outWidth };
+      const tilesIn = ceilDiv(s.inChannels, 32 * IN_QUADS);
+      const blocks = ceilDiv(s.outChannels, 4 * OUT_QUADS * DOWN) * tilesIn * s.kernel;
+      const pixels = s.batch * outHeight * outWidth;
+      const { splits, unitsPerSplit } = divide(ceilDiv(pixels, STEP), STEP, blocks, ENOUGH_TILES);
+      return withSum(b, s, lowering, splits, {
+        source: tiledWeightGrad,
+        constants: { ROWS: rows ? 1 : 0, KERNEL: s.kernel, OUT_QUADS, IN_QUADS, DOWN },
+        uniforms: [
+          ...[splits, blocks, tilesIn, pixels, unitsPerSplit * STEP, s.inChannels, s.outChannels],
+          ...(rows ? [height, width] : [inHeight, inWidth]),
+          ...[height, width, s.stride],
+          new F32(s.scale),
+        ],
+        reads: [b.dy, b.dy, b.x, b.x],
         workgroups: spread(splits * blocks),
       });
     },
