@@ -64,7 +64,7 @@ export function runStandalone<K extends string>(
   return runDispatches(gpu, dispatches, { ...data, ...unfilled, ...constants });
 }
 
-/** Runs every variant of a family that fits; at least one does. */
+/** Runs every variant of a family that fits; at least one does. All at once: each alone waits long for its results. */
 export async function forEachVariant<S, K extends string, O extends string>(
   family: Family<S, K, O>,
   s: S,
@@ -72,5 +72,5 @@ export async function forEachVariant<S, K extends string, O extends string>(
 ): Promise<void> {
   const fitting = Object.entries(family.variants).filter(([, variant]) => variant.fits(s));
   if (fitting.length === 0) throw new Error(`${family.name}: no variant computes ${family.key(s)}.`);
-  for (const [label, variant] of fitting) await run(variant, `${family.name} ${label} ${family.key(s)}`);
+  await Promise.all(fitting.map(([label, variant]) => run(variant, `${family.name} ${label} ${family.key(s)}`)));
 }

@@ -17,6 +17,8 @@ const SIZES = [
   [3, 145, 147, 5],
   [3, 68, 36, 12],
   [1, 130, 132, 36],
+  [1, 6, 9, 300],
+  [2, 36, 68, 264],
 ] as const;
 
 gpuTest("every variant of matmul matches the reference for every layout", async (gpu) => {
