@@ -315,7 +315,7 @@ function tiledCommon<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B
   return {
     tilesOut,
     pixels,
-    last: [paddedOut / 4, terms, new F32(s.scale)],
+    last: [paddedOut / 4, terms, new F32(s.scale), new F32(s.residualScale)],
     packed: lowering.packed(b.w, packing(s, paddedOut)),
     operands,
     common: { ...common, workgroups: spread(tilesOut * ceilDiv(pixels, 4 * PIXEL_QUADS * ACROSS)) },

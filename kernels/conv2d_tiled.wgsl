@@ -2,7 +2,7 @@
 // vec4s, from packed weights, as a matrix product through tiles in workgroup memory: the convolution, and (weights packed
 // flipped, channels exchanged) its input gradient.
 //
-//   y[n, o, i, j] = scale * (bias[o] + shift[n, o] + residual[n, o, i, j]
+//   y[n, o, i, j] = residual_scale * residual[n, o, i, j] + scale * (bias[o] + shift[n, o]
 //                            + sum over c, a, b of x[n, c, i + a - pad, j + b - pad] * w[c, KERNEL a + b, o])
 //
 // x [batch, in_channels, height, width], y and residual [batch, out_channels, height, width], bias [out_channels],
@@ -32,6 +32,7 @@ struct Shape {
   w_quads: u32,
   terms: u32,
   scale: f32,
+  residual_scale: f32,
 }
 
 const KERNEL: u32 = 3u;
@@ -171,10 +172,11 @@ fn main(
         if ((shape.terms & 2u) != 0u) {
           value += shift[channel];
         }
+        value *= shape.scale;
         if ((shape.terms & 4u) != 0u) {
-          value += residual[at];
+          value += shape.residual_scale * residual[at];
         }
-        y[at] = shape.scale * value;
+        y[at] = value;
       }
     }
   }

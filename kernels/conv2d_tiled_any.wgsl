@@ -2,7 +2,7 @@
 // as a matrix product through tiles in workgroup memory: the convolution, and (weights packed flipped, channels
 // exchanged, dilation = stride) its input gradient. conv2d_tiled.wgsl does the same for stride 1 and rows of whole vec4s.
 //
-//   y[n, o, i, j] = scale * (bias[o] + shift[n, o] + residual[n, o, i, j]
+//   y[n, o, i, j] = residual_scale * residual[n, o, i, j] + scale * (bias[o] + shift[n, o]
 //                     + sum over c, a, b of X[n, c, i * stride + a - pad, j * stride + b - pad] * w[c, KERNEL a + b, o])
 //   X[n, c, t, u] = x[n, c, t / dilation, u / dilation] where both divide and lie inside, else 0;  pad = KERNEL / 2
 //
@@ -33,6 +33,7 @@ struct Shape {
   w_quads: u32,
   terms: u32,
   scale: f32,
+  residual_scale: f32,
 }
 
 const KERNEL: u32 = 3u;
@@ -170,10 +171,11 @@ fn main(
           if ((shape.terms & 2u) != 0u) {
             value += shift[channel];
           }
+          value *= shape.scale;
           if ((shape.terms & 4u) != 0u) {
-            value += residual[at];
+            value += shape.residual_scale * residual[at];
           }
-          y[at] = shape.scale * value;
+          y[at] = value;
         }
       }
     }

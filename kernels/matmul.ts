@@ -158,9 +158,9 @@ interface Tile {
   readonly THREADS: 8 | 16;
 }
 
-/** True where every operand can be bound in vec4s. */
-function inTiles({ m, n, k }: MatmulShape): boolean {
-  return Math.min(m * k, k * n, m * n) >= 4;
+/** True where every operand can be bound in vec4s and the matrices of a batch follow one another. */
+function inTiles({ m, n, k, placeA, placeB, placeOut }: MatmulShape): boolean {
+  return Math.min(m * k, k * n, m * n) >= 4 && !placeA && !placeB && !placeOut;
 }
 
 function tileCount({ batch, m, n }: MatmulShape, side: number): number {
@@ -221,7 +221,7 @@ function tiledDispatch<B>(
   const tilesM = ceilDiv(m, side), tilesN = ceilDiv(n, side);
   const [aRow, aInner] = transposeA ? [1, m] : [k, 1];
   const [bInner, bColumn] = transposeB ? [1, k] : [n, 1];
-  const [aBatch, bBatch] = batchStrides(s);
+  const place = placements(s);
   const whole = n % 4 === 0, unwritten = lowering.scratch(4);
   const common = matmulCommon(b, s);
   return {
@@ -231,7 +231,7 @@ function tiledDispatch<B>(
     constants: { ...tile },
     uniforms: [
       ...[splits, batch, m, n, k, kPerSplit, tilesM, tilesN],
-      ...[aBatch, aRow, aInner, bBatch, bInner, bColumn],
+      ...[place.a.stride, aRow, aInner, place.b.stride, bInner, bColumn],
       ...[access(k, m, !transposeA), access(k, n, transposeB), whole ? 1 : 0],
     ],
     reads: [b.a, b.a, b.b, b.b],
