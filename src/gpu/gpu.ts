@@ -41,7 +41,8 @@ export class Gpu {
   allocatedBytes = 0;
   /** Bytes that those buffers may hold together: WebGPU does not say how much memory there is. */
   memoryLimit: number = Infinity;
-  #pipelines = new Map<string, Pipeline>();
+  /** By source, then by all that specialises it: the text that results takes milliseconds to make. */
+  #pipelines = new Map<string, Map<string, Pipeline>>();
   #layouts = new Map<string, GPUBindGroupLayout>();
   #failure: Error | undefined;
   #pendingAllocations = new Set<Promise<void>>();
@@ -176,11 +177,12 @@ export class Gpu {
    */
   async pipeline(dispatch: Dispatch<unknown>): Promise<Pipeline> {
     const { label, source, constants, entry = "main", uniforms, reads, writes } = dispatch;
-    const shape = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry}`;
-    const code = specialise(source, constants);
-    const key = `${shape}\n${code}`;
-    const known = this.#pipelines.get(key);
+    const key = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry} ${JSON.stringify(constants)}`;
+    const sameSource = this.#pipelines.get(source) ?? new Map<string, Pipeline>();
+    this.#pipelines.set(source, sameSource);
+    const known = sameSource.get(key);
     if (known) return known;
+    const code = specialise(source, constants);
     const layout = this.#layout(uniforms.length > 0, reads.length, writes.length, label);
     this.device.pushErrorScope("validation");
     const module = this.device.createShaderModule({ code, label });
@@ -192,7 +194,7 @@ export class Gpu {
     const error = await this.device.popErrorScope();
     if (error) throw new ShaderError(`Kernel ${label} did not compile: ${await describe(module, code, error.message)}`);
     const made = { pipeline, layout };
-    this.#pipelines.set(key, made);
+    sameSource.set(key, made);
     return made;
   }
 
