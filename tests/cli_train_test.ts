@@ -94,6 +94,7 @@ Deno.test("train: a run leaves its settings, metrics, checkpoints, pictures and 
     "samples",
     "summary.json",
     "teacher.safetensors",
+    "tuning.json",
   ]);
   assertEquals(await files(`${folder}/checkpoints`), [
     "distill-000010.safetensors",
