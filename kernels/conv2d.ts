@@ -26,6 +26,8 @@ export interface ConvShape {
   readonly stride: 1 | 2;
   /** Factor on the result; of a gradient, on the incoming one. */
   readonly scale: number;
+  /** True where images and packed weights are stored as f16, else f32; bias, shift and weight gradients are f32. */
+  readonly f16?: boolean | undefined;
 }
 
 /** Side of a convolution's output: floor((size + 2 padding − kernel) / stride) + 1 with padding (kernel − 1) / 2. */
@@ -65,15 +67,17 @@ export interface Correlation {
   readonly flip: 0 | 1;
   /** Factor on the result. */
   readonly scale: number;
+  /** True where images and packed weights are stored as f16, else f32. */
+  readonly f16?: boolean | undefined;
 }
 
 /** y [batch, out, OH, OW] from x [batch, in, H, W] and w [out, in, K, K]. */
 export function convolution(s: ConvShape): Correlation {
-  const { batch, kernel, stride, scale } = s;
+  const { batch, kernel, stride, scale, f16 } = s;
   const taps = kernel * kernel;
   return {
     label: "conv2d",
-    ...{ batch, kernel, scale, ...size(s) },
+    ...{ batch, kernel, scale, f16, ...size(s) },
     stride,
     dilation: 1,
     weightOut: s.inChannels * taps,
@@ -84,12 +88,12 @@ export function convolution(s: ConvShape): Correlation {
 
 /** dx [batch, in, H, W] from dy [batch, out, OH, OW] and w [out, in, K, K]. */
 export function inputGradient(s: ConvShape): Correlation {
-  const { batch, kernel, stride, scale } = s;
+  const { batch, kernel, stride, scale, f16 } = s;
   const taps = kernel * kernel;
   const { inChannels, inHeight, inWidth, outChannels, outHeight, outWidth } = size(s);
   return {
     label: "conv2d.inputGrad",
-    ...{ batch, kernel, scale },
+    ...{ batch, kernel, scale, f16 },
     ...{ inChannels: outChannels, inHeight: outHeight, inWidth: outWidth },
     ...{ outChannels: inChannels, outHeight: inHeight, outWidth: inWidth },
     stride: 1,
@@ -132,7 +136,7 @@ export const conv2d: Family<Correlation, "x" | "w" | "y", "bias" | "shift" | "re
   },
   key: (s) =>
     `${s.kernel}x${s.kernel} ${s.inChannels}->${s.outChannels} ${s.inHeight}x${s.inWidth}->${s.outHeight}x${s.outWidth} ` +
-    `batch ${s.batch}`,
+    `batch ${s.batch}${s.f16 ? " f16" : ""}`,
   preferred: (s) => {
     if (!rowSides(s)) return "general";
     if (s.outChannels <= 4) return "rows4";
@@ -151,14 +155,14 @@ function correlationCommon<B>(b: ImageBuffers<B>, s: Correlation) {
   const given = [b.bias, b.shift, b.residual];
   const terms = given.reduce((bits, buffer, i) => bits + (buffer === undefined ? 0 : 1 << i), 0);
   const output = s.batch * s.outChannels * s.outHeight * s.outWidth;
-  const elements = s.batch * s.inChannels * s.inHeight * s.inWidth + s.outChannels * s.inChannels * s.kernel ** 2 +
-    output * (b.residual === undefined ? 1 : 2) + (b.bias === undefined ? 0 : s.outChannels) +
+  const images = s.batch * s.inChannels * s.inHeight * s.inWidth + output * (b.residual === undefined ? 1 : 2);
+  const others = s.outChannels * s.inChannels * s.kernel ** 2 + (b.bias === undefined ? 0 : s.outChannels) +
     (b.shift === undefined ? 0 : s.batch * s.outChannels);
   return {
     terms,
     // What is not read is bound to something that is there.
     operands: given.map((buffer) => buffer ?? b.x),
-    common: { label: s.label, writes: [b.y], flops: flops(s), bytes: 4 * elements },
+    common: { label: s.label, writes: [b.y], flops: flops(s), bytes: (s.f16 ? 2 : 4) * images + 4 * others },
   };
 }
 
@@ -175,6 +179,7 @@ function generalDispatch<B>(b: ImageBuffers<B>, s: Correlation): Dispatch<B> {
     ...common,
     source: general,
     constants: { CHANNELS, PIXELS },
+    ...s.f16 && { f16: ["Scalar"] },
     uniforms: [
       ...[blocks, pixels, s.batch, s.inChannels, s.outChannels],
       ...[s.inHeight, s.inWidth, s.outHeight, s.outWidth, phaseHeight, phaseWidth],
@@ -234,6 +239,7 @@ function rowsDispatch<B>(
     strideOut: s.weightOut,
     strideIn: s.weightIn,
     flip: s.flip,
+    f16: s.f16,
   };
   const { terms, operands, common } = correlationCommon(b, s);
   return {
@@ -244,6 +250,7 @@ function rowsDispatch<B>(
       EDGES: tilesAcross > 1 ? 1 : 0,
       WHOLE: HEIGHT === height ? 1 : 0,
     },
+    ...s.f16 && { f16: ["Scalar", "Quad"] },
     uniforms: [
       ...[blocks, tiles, tilesDown, tilesAcross, s.inChannels, s.outChannels, height, width],
       ...[packing.paddedOut / 4, terms],
@@ -281,7 +288,8 @@ export const conv2dWeightGrad: Family<ConvShape, "dy" | "x" | "dw", "db"> = {
     rows8x8split: rowsWeightGradVariant(8, 8, "many"),
   },
   key: (s) =>
-    `${s.kernel}x${s.kernel}/${s.stride} ${s.inChannels}->${s.outChannels} ${s.height}x${s.width} batch ${s.batch}`,
+    `${s.kernel}x${s.kernel}/${s.stride} ${s.inChannels}->${s.outChannels} ${s.height}x${s.width} batch ${s.batch}` +
+    `${s.f16 ? " f16" : ""}`,
   preferred: (s, adapter: AdapterKind) => {
     const split = adapter === "software" ? "" : "Split";
     if (!weightGradSides(s)) return `general${split}`;
@@ -322,7 +330,7 @@ function withSum<B>(
     ...parts,
     writes: outputs,
     flops: flops(convolution(s)) + s.batch * s.outChannels * outHeight * outWidth,
-    bytes: 4 * (images + splits * (count + s.outChannels)),
+    bytes: (s.f16 ? 2 : 4) * images + 4 * splits * (count + s.outChannels),
   };
   if (splits === 1) return [first];
   const [a, c] = outputs;
@@ -346,6 +354,7 @@ function generalWeightGradVariant(splitting: Splitting): GradientVariant {
       return withSum(b, s, lowering, splits, {
         source: generalWeightGrad,
         constants: { ...ENTRY_TILE, GROUP },
+        ...s.f16 && { f16: ["Scalar"] },
         uniforms: [
           ...[splits, blocks, tiles, entries, lines, unitsPerSplit, s.inChannels, s.outChannels],
           ...[s.height, s.width, outHeight, outWidth, s.kernel, s.stride],
@@ -378,6 +387,7 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
       return withSum(b, s, lowering, splits, {
         source: rowsWeightGrad,
         constants: { KERNEL: s.kernel, OUTS, INS, QUADS, EDGES: across > 1 ? 1 : 0, GROUP },
+        ...s.f16 && { f16: ["Scalar", "Quad"] },
         uniforms: [
           ...[splits, blocks, tilesIn, columns, unitsPerSplit, across, s.inChannels, s.outChannels, height, width],
           new F32(s.scale),

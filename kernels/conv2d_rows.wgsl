@@ -30,6 +30,8 @@ struct Shape {
   scale: f32,
 }
 
+alias Scalar = f32; // of x, w, residual and y as stored
+alias Quad = vec4<f32>;
 const KERNEL: u32 = 3u;
 const CHANNELS: u32 = 8u;
 const HEIGHT: u32 = 2u;
@@ -39,13 +41,13 @@ const WHOLE: u32 = 0u;
 const GROUP: u32 = 32u;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x_quads: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> x: array<f32>;
-@group(0) @binding(3) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x_quads: array<Quad>;
+@group(0) @binding(2) var<storage, read> x: array<Scalar>;
+@group(0) @binding(3) var<storage, read> w: array<Quad>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read> shift: array<f32>;
-@group(0) @binding(6) var<storage, read> residual: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> residual: array<Quad>;
+@group(0) @binding(7) var<storage, read_write> y: array<Quad>;
 
 @compute @workgroup_size(32)
 fn main(
@@ -71,7 +73,7 @@ fn main(
     for (var tap = 0u; tap < KERNEL * KERNEL; tap++) {
       // @unroll
       for (var q = 0u; q < CHANNELS / 4; q++) {
-        weights[tap * (CHANNELS / 4u) + q] = w[w_at + tap * shape.w_quads + q];
+        weights[tap * (CHANNELS / 4u) + q] = vec4<f32>(w[w_at + tap * shape.w_quads + q]);
       }
     }
     // @unroll
@@ -84,11 +86,11 @@ fn main(
         var quads = array<vec4<f32>, QUADS + 2>();
         // @unroll
         for (var q = 0u; q < QUADS; q++) {
-          quads[q + 1u] = select(vec4<f32>(), x_quads[at / 4u + q], inside);
+          quads[q + 1u] = select(vec4<f32>(), vec4<f32>(x_quads[at / 4u + q]), inside);
         }
         if (EDGES == 1u && KERNEL > 1u) {
-          quads[0].w = select(0.0, x[at - 1u], inside && column > 0u);
-          quads[QUADS + 1u].x = select(0.0, x[at + 4u * QUADS], inside && column + 4u * QUADS < shape.width);
+          quads[0].w = select(0.0, f32(x[at - 1u]), inside && column > 0u);
+          quads[QUADS + 1u].x = select(0.0, f32(x[at + 4u * QUADS]), inside && column + 4u * QUADS < shape.width);
         }
         // @unroll
         for (var a = 0u; a < KERNEL; a++) {
@@ -143,9 +145,9 @@ fn main(
           for (var q = 0u; q < QUADS; q++) {
             var value = acc[(o * HEIGHT + i) * QUADS + q] + offset;
             if ((shape.terms & 4u) != 0u) {
-              value += residual[at + q];
+              value += vec4<f32>(residual[at + q]);
             }
-            y[at + q] = shape.scale * value;
+            y[at + q] = Quad(shape.scale * value);
           }
         }
       }

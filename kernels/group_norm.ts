@@ -20,6 +20,8 @@ export interface GroupNormShape {
   readonly eps: number;
   /** True where y = silu(norm(x)), silu(z) = z / (1 + e^-z). */
   readonly silu: boolean;
+  /** True where x, y and their gradients are stored as f16, else f32; the rest is f32. */
+  readonly f16?: boolean | undefined;
 }
 
 /**
@@ -40,7 +42,7 @@ export function groupNormForward<B>(
     reads: [b.x, b.gamma, b.beta],
     writes: [b.y, b.stats],
     flops: elements * (s.silu ? 10 : 7),
-    bytes: 4 * (2 * elements + 2 * s.channels + 2 * s.batch * s.groups),
+    bytes: 2 * elements * elementBytes(s) + 4 * (2 * s.channels + 2 * s.batch * s.groups),
   };
 }
 
@@ -77,8 +79,13 @@ function gradDispatch<B>(
     reads: [b.x, b.gamma, b.beta, b.stats, b.dy, b.residual ?? b.x],
     writes: [b.dx, b.sums],
     flops: elements * (s.silu ? 26 : 12),
-    bytes: 4 * ((b.residual === undefined ? 3 : 4) * elements + 2 * s.channels + 2 * s.batch * (s.channels + s.groups)),
+    bytes: (b.residual === undefined ? 3 : 4) * elements * elementBytes(s) +
+      4 * (2 * s.channels + 2 * s.batch * (s.channels + s.groups)),
   };
+}
+
+function elementBytes({ f16 }: GroupNormShape): number {
+  return f16 ? 2 : 4;
 }
 
 /** Threads of a workgroup of the variant with one thread a group. */
@@ -88,18 +95,21 @@ const WIDTH = 16;
 function division(
   source: string,
   s: GroupNormShape,
-): Pick<Dispatch<never>, "source" | "entry" | "constants" | "workgroups"> {
+): Pick<Dispatch<never>, "source" | "f16" | "entry" | "constants" | "workgroups"> {
   const VECTOR = vector(s);
   const elements = s.size * s.channels / s.groups;
   const common = { SILU: Number(s.silu), VECTOR };
-  const typed = VECTOR === 4 ? source : source.replace("alias Element = vec4<f32>;", "alias Element = f32;");
+  const typed = {
+    source: VECTOR === 4 ? source : source.replace(/^(alias \w+) = vec4<f32>;/gm, "$1 = f32;"),
+    ...s.f16 && { f16: ["Stored"] },
+  };
   if (elements / VECTOR <= 64) {
     const workgroups = spread(ceilDiv(s.batch * s.groups, WIDTH));
-    return { source: typed, entry: "serial", constants: { ...common, WIDTH }, workgroups };
+    return { ...typed, entry: "serial", constants: { ...common, WIDTH }, workgroups };
   }
   const LANES = lanes(elements, s.size);
   const workgroups = spread(s.batch * s.groups);
-  return { source: typed, entry: "cooperative", constants: { ...common, LANES }, workgroups };
+  return { ...typed, entry: "cooperative", constants: { ...common, LANES }, workgroups };
 }
 
 /** Elements a thread loads at once. */

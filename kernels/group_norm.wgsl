@@ -9,7 +9,8 @@
 const LANES: u32 = 64u; // a multiple of 8
 const WIDTH: u32 = 16u;
 const SILU: bool = true;
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where size is no multiple of 4
+alias Element = vec4<f32>; // the descriptor makes both f32, and VECTOR 1, where size is no multiple of 4
+alias Stored = vec4<f32>; // Element as stored
 const VECTOR: u32 = 4u;
 
 struct Params {
@@ -21,10 +22,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> beta: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<Element>;
+@group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 @group(0) @binding(5) var<storage, read_write> stats: array<f32>;
 
 var<workgroup> leaves: array<f32, LANES>;
@@ -57,7 +58,7 @@ fn components(element: Element) -> f32 {
 fn sum_values(start: u32, count: u32, lane: u32, lanes: u32) -> f32 {
   var total = Element(0.0);
   for (var i = lane; i < count; i += lanes) {
-    total += x[start + i];
+    total += Element(x[start + i]);
   }
   return components(total);
 }
@@ -65,7 +66,7 @@ fn sum_values(start: u32, count: u32, lane: u32, lanes: u32) -> f32 {
 fn sum_squares(start: u32, count: u32, lane: u32, lanes: u32, mean: f32) -> f32 {
   var total = Element(0.0);
   for (var i = lane; i < count; i += lanes) {
-    let deviation = x[start + i] - mean;
+    let deviation = Element(x[start + i]) - mean;
     total = fma(deviation, deviation, total);
   }
   return components(total);
@@ -86,7 +87,7 @@ fn normalise(group: u32, lane: u32, lanes: u32, mean: f32, rstd: f32) {
     let slope = Element(gamma[first_channel + c] * rstd);
     let shift = Element(beta[first_channel + c]);
     for (var i = lane; i < params.size; i += lanes) {
-      y[start + i] = activate(fma(x[start + i] - mean, slope, shift));
+      y[start + i] = Stored(activate(fma(Element(x[start + i]) - mean, slope, shift)));
     }
   }
   if (lane == 0u) {

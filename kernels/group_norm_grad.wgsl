@@ -13,7 +13,8 @@ const LANES: u32 = 64u; // a multiple of 8
 const WIDTH: u32 = 16u;
 const SILU: bool = true;
 const CHANNELS: u32 = 4u; // summed between two barriers
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where size is no multiple of 4
+alias Element = vec4<f32>; // the descriptor makes both f32, and VECTOR 1, where size is no multiple of 4
+alias Stored = vec4<f32>; // Element as stored
 const VECTOR: u32 = 4u;
 
 struct Params {
@@ -25,13 +26,13 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> beta: array<f32>;
 @group(0) @binding(4) var<storage, read> stats: array<f32>;
-@group(0) @binding(5) var<storage, read> dy: array<Element>;
-@group(0) @binding(6) var<storage, read> residual: array<Element>;
-@group(0) @binding(7) var<storage, read_write> dx: array<Element>;
+@group(0) @binding(5) var<storage, read> dy: array<Stored>;
+@group(0) @binding(6) var<storage, read> residual: array<Stored>;
+@group(0) @binding(7) var<storage, read_write> dx: array<Stored>;
 @group(0) @binding(8) var<storage, read_write> sums: array<f32>;
 
 // Pairs of sums: (dz, dz h).
@@ -64,8 +65,8 @@ fn sum_channel(group: u32, c: u32, lane: u32, lanes: u32) -> vec2<f32> {
   var sum = Element(0.0);
   var sum_h = Element(0.0);
   for (var i = lane; i < params.size; i += lanes) {
-    let h = (x[start + i] - mean) * rstd;
-    let dz = dy[start + i] * slope(fma(g, h, b));
+    let h = (Element(x[start + i]) - mean) * rstd;
+    let dz = Element(dy[start + i]) * slope(fma(g, h, b));
     sum += dz;
     sum_h = fma(dz, h, sum_h);
   }
@@ -91,13 +92,13 @@ fn input_gradient(group: u32, lane: u32, lanes: u32, total: vec2<f32>) {
     let g = Element(gamma[first_channel + c]);
     let b = Element(beta[first_channel + c]);
     for (var i = lane; i < params.size; i += lanes) {
-      let h = (x[start + i] - mean) * rstd;
-      let dz = dy[start + i] * slope(fma(g, h, b));
+      let h = (Element(x[start + i]) - mean) * rstd;
+      let dz = Element(dy[start + i]) * slope(fma(g, h, b));
       var value = rstd * (g * dz - fma(h, Element(means.y), Element(means.x)));
       if (params.has_residual == 1u) {
-        value += residual[start + i];
+        value += Element(residual[start + i]);
       }
-      dx[start + i] = value;
+      dx[start + i] = Stored(value);
     }
   }
 }

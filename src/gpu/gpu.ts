@@ -54,6 +54,8 @@ export class Gpu {
     readonly adapter: AdapterSummary,
     /** True where timestamps can be taken. */
     readonly hasTimestamps: boolean,
+    /** True where shaders can store f16. */
+    readonly hasF16: boolean,
     /** Which variants of the kernels programs are compiled with. */
     readonly choices: KernelChoices,
   ) {
@@ -77,12 +79,15 @@ export class Gpu {
     if (!adapter) throw new AdapterError("No WebGPU adapter was found.");
     const requiredLimits: Record<string, number> = {};
     for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
-    const hasTimestamps = adapter.features.has("timestamp-query");
+    const hasTimestamps = adapter.features.has("timestamp-query"), hasF16 = adapter.features.has("shader-f16");
     let device: GPUDevice;
     try {
       device = await adapter.requestDevice({
         requiredLimits,
-        requiredFeatures: hasTimestamps ? ["timestamp-query"] : [],
+        requiredFeatures: [
+          ...hasTimestamps ? ["timestamp-query"] as const : [],
+          ...hasF16 ? ["shader-f16"] as const : [],
+        ],
       });
     } catch (error) {
       throw new AdapterError(`The WebGPU adapter gave no device: ${(error as Error).message}`);
@@ -94,6 +99,7 @@ export class Gpu {
       device,
       { name, software, vendor: info.vendor },
       hasTimestamps,
+      hasF16,
       new KernelChoices(software ? "software" : "hardware"),
     );
   }
@@ -152,6 +158,12 @@ export class Gpu {
     }
   }
 
+  /** Throws an {@linkcode AdapterError} where shaders cannot store f16. */
+  expectF16(what: string): void {
+    if (this.hasF16) return;
+    throw new AdapterError(`${what} stores f16, but the adapter ${this.adapter.name} does not offer shader-f16.`);
+  }
+
   /** Throws an {@linkcode OutOfMemoryError} unless {@linkcode Gpu.memoryLimit} leaves room for `bytes` more. */
   expectRoom(what: string, bytes: number): void {
     if (this.allocatedBytes + bytes <= this.memoryLimit) return;
@@ -173,11 +185,13 @@ export class Gpu {
    * The pipeline of a dispatch, compiled at its first use and kept.
    *
    * @throws {ShaderError} with the offending lines where the shader does not compile.
+   * @throws {AdapterError} where it stores f16 and the adapter does not offer that.
    */
   async pipeline(dispatch: Dispatch<unknown>): Promise<Pipeline> {
-    const { label, source, constants, entry = "main", uniforms, reads, writes } = dispatch;
+    const { label, source, constants, f16, entry = "main", uniforms, reads, writes } = dispatch;
+    if (f16) this.expectF16(`Kernel ${label}`);
     const shape = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry}`;
-    const code = specialise(source, constants);
+    const code = specialise(source, constants, f16);
     const key = `${shape}\n${code}`;
     const known = this.#pipelines.get(key);
     if (known) return known;

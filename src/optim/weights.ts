@@ -97,6 +97,12 @@ function makeMicrobatches(grad: Weights, count: number): Microbatches {
   return { count, grad, weight, divisor };
 }
 
+/**
+ * Factor on the cotangents that enter networks of f16, so that few of those inside fall among f16's subnormal numbers, below
+ * 6e-5, or below the least of them, 6e-8. TODO
+ */
+const LOSS_SCALE = 1024;
+
 /** A network that is trained: weights, gradient, Adam's moments and the moving average of the weights. */
 export class Trainable {
   /** The weights that are trained. */
@@ -107,8 +113,10 @@ export class Trainable {
   readonly m: Weights;
   /** Adam's second moments. */
   readonly v: Weights;
-  /** The gradient of the current step. */
+  /** {@linkcode Trainable.lossScale} times the gradient of the current step. */
   readonly grad: Weights;
+  /** Factor on the gradient until the optimiser divides by it; 1 where the network is all f32. */
+  readonly lossScale: number;
   /** Absent where a step is one batch. */
   readonly microbatches: Microbatches | undefined;
 
@@ -120,6 +128,7 @@ export class Trainable {
     this.m = make("m");
     this.v = make("v");
     this.grad = make("grad");
+    this.lossScale = network.precision === "f16" ? LOSS_SCALE : 1;
     this.microbatches = microbatches === 1 ? undefined : makeMicrobatches(make("microbatch"), microbatches);
   }
 

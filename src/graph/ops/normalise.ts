@@ -9,7 +9,8 @@ import {
   softmax as softmaxKernel,
   softmaxGrad,
 } from "../../../kernels/softmax.ts";
-import { apply, elementCount, expectDType, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
+import { apply, elementCount, expectDType, expectFloats, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
+import { cast } from "./pointwise.ts";
 import { reshape } from "./shape.ts";
 
 const groupNormOp: Op<GroupNormShape> = {
@@ -49,17 +50,26 @@ export interface GroupNormOptions {
   readonly silu?: boolean;
 }
 
-/** Group normalisation of `x` [N, C, …] with `gamma`, `beta` [C], then optionally SiLU. */
+/** Group normalisation of `x` [N, C, …], f32 or f16, with `gamma`, `beta` f32 [C], then optionally SiLU. */
 export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: GroupNormOptions): Tensor {
   const { groups, eps, silu = false } = options;
-  expectDType("f32", "groupNorm", x, gamma, beta);
+  expectFloats("groupNorm", x);
+  expectDType("f32", "groupNorm", gamma, beta);
   const [batch, channels, ...rest] = x.shape;
   if (batch === undefined || channels === undefined || channels % groups !== 0) {
     throw new GraphError(`groupNorm cannot split the shape [${x.shape.join(", ")}] into ${groups} groups.`);
   }
   const fits = gamma.size === channels && beta.size === channels;
   expectShapes(fits, "groupNorm", `gamma and beta [${channels}]`, gamma, beta);
-  const attrs: GroupNormShape = { batch, channels, groups, size: elementCount(rest), eps, silu };
+  const attrs: GroupNormShape = {
+    batch,
+    channels,
+    groups,
+    size: elementCount(rest),
+    eps,
+    silu,
+    f16: x.dtype === "f16",
+  };
   const stats = { shape: [batch, groups, 2], dtype: "f32" } as const;
   return new Node(groupNormOp, attrs, [x, gamma, beta], [x, stats]).outputs[0]!;
 }
@@ -91,7 +101,8 @@ const attentionGradOp: Op<AttentionShape> = {
  * → [B, dim, queries]. Scores are never stored.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
-  expectDType("f32", "attention", q, k, v);
+  expectFloats("attention", q, k, v);
+  if (q.dtype === "f16") return cast(attention(cast(q, "f32"), cast(k, "f32"), cast(v, "f32")), "f16"); // TODO
   const [batch, dim, queries] = q.shape;
   const keys = k.shape[2];
   const fits = [q, k, v].every((t) => t.shape.length === 3 && t.shape[0] === batch && t.shape[1] === dim) &&
