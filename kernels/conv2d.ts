@@ -65,8 +65,10 @@ export interface Correlation {
   readonly weightIn: number;
   /** 1 where the filter is turned around. */
   readonly flip: 0 | 1;
-  /** Factor on the result. */
+  /** Factor on the correlation with what is added to it, the residual apart. */
   readonly scale: number;
+  /** Factor on the residual. */
+  readonly residualScale: number;
   /** True where images and packed weights are stored as f16, else f32. */
   readonly f16?: boolean | undefined;
 }
@@ -77,7 +79,7 @@ export function convolution(s: ConvShape): Correlation {
   const taps = kernel * kernel;
   return {
     label: "conv2d",
-    ...{ batch, kernel, scale, f16, ...size(s) },
+    ...{ batch, kernel, scale, f16, residualScale: scale, ...size(s) },
     stride,
     dilation: 1,
     weightOut: s.inChannels * taps,
@@ -86,14 +88,14 @@ export function convolution(s: ConvShape): Correlation {
   };
 }
 
-/** dx [batch, in, H, W] from dy [batch, out, OH, OW] and w [out, in, K, K]. */
+/** dx [batch, in, H, W] from dy [batch, out, OH, OW] and w [out, in, K, K]; a residual is added as it is. */
 export function inputGradient(s: ConvShape): Correlation {
   const { batch, kernel, stride, scale, f16 } = s;
   const taps = kernel * kernel;
   const { inChannels, inHeight, inWidth, outChannels, outHeight, outWidth } = size(s);
   return {
     label: "conv2d.inputGrad",
-    ...{ batch, kernel, scale, f16 },
+    ...{ batch, kernel, scale, f16, residualScale: 1 },
     ...{ inChannels: outChannels, inHeight: outHeight, inWidth: outWidth },
     ...{ outChannels: inChannels, outHeight: inHeight, outWidth: inWidth },
     stride: 1,
@@ -122,7 +124,7 @@ type CorrelationVariant = Variant<Correlation, "x" | "w" | "y", "bias" | "shift"
 const GROUP = 32;
 
 /**
- * y = scale · (correlation(x, w) + bias[o] + shift[n, o] + residual[n, o, i, j]); what is not given is left out.
+ * y = scale · (correlation(x, w) + bias[o] + shift[n, o]) + residualScale · residual; what is not given is left out.
  * x [batch, in, IH, IW], y and residual [batch, out, OH, OW], bias [out], shift [batch, out].
  */
 export const conv2d: Family<Correlation, "x" | "w" | "y", "bias" | "shift" | "residual"> = {
@@ -185,6 +187,7 @@ function generalDispatch<B>(b: ImageBuffers<B>, s: Correlation): Dispatch<B> {
       ...[s.inHeight, s.inWidth, s.outHeight, s.outWidth, phaseHeight, phaseWidth],
       ...[s.kernel, s.stride, s.dilation, s.weightOut, s.weightIn, s.flip, terms],
       new F32(s.scale),
+      new F32(s.residualScale),
     ],
     reads: [b.x, b.w, ...operands],
     workgroups: spread(blocks * ceilDiv(s.outChannels, CHANNELS)),
@@ -255,6 +258,7 @@ function rowsDispatch<B>(
       ...[blocks, tiles, tilesDown, tilesAcross, s.inChannels, s.outChannels, height, width],
       ...[packing.paddedOut / 4, terms],
       new F32(s.scale),
+      new F32(s.residualScale),
     ],
     reads: [b.x, b.x, lowering.packed(b.w, packing), ...operands],
     workgroups: spread(blocks * packing.paddedOut / CHANNELS),

@@ -1,7 +1,7 @@
 // Correlation with a square filter of any size, stride and dilation of the input: the convolution, and (weights
 // flipped, channels exchanged, dilation = stride) its input gradient.
 //
-//   y[n, o, i, j] = scale * (bias[o] + shift[n, o] + residual[n, o, i, j]
+//   y[n, o, i, j] = residual_scale * residual[n, o, i, j] + scale * (bias[o] + shift[n, o]
 //                            + sum over c, a, b of X[n, c, i * stride + a - pad, j * stride + b - pad] * W[o, c, a, b])
 //   X[n, c, t, u] = x[n, c, t / dilation, u / dilation] where both divide and lie inside, else 0;  pad = kernel / 2
 //   W[o, c, a, b] = w[o * w_out + c * w_in + tap], tap = kernel a + b, or kernel^2 - 1 - (kernel a + b) if w_flip is 1
@@ -38,6 +38,7 @@ struct Shape {
   w_flip: u32,
   terms: u32,
   scale: f32,
+  residual_scale: f32,
 }
 
 alias Scalar = f32; // of x, residual and y as stored
@@ -138,10 +139,11 @@ fn main(
           if ((shape.terms & 2u) != 0u) {
             value += shift[channel];
           }
+          value *= shape.scale;
           if ((shape.terms & 4u) != 0u) {
-            value += f32(residual[at]);
+            value = fma(shape.residual_scale, f32(residual[at]), value);
           }
-          y[at] = Scalar(shape.scale * value);
+          y[at] = Scalar(value);
         }
       }
     }

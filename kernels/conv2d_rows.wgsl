@@ -1,7 +1,7 @@
 // Correlation of stride 1 with a KERNEL x KERNEL filter (3 or 1) and padding (KERNEL - 1) / 2, for rows that are whole
 // vec4s, from packed weights: the convolution, and (weights packed flipped, channels exchanged) its input gradient.
 //
-//   y[n, o, i, j] = scale * (bias[o] + shift[n, o] + residual[n, o, i, j]
+//   y[n, o, i, j] = residual_scale * residual[n, o, i, j] + scale * (bias[o] + shift[n, o]
 //                            + sum over c, a, b of x[n, c, i + a - pad, j + b - pad] * w[c, KERNEL a + b, o])
 //
 // x [batch, in_channels, height, width], y and residual [batch, out_channels, height, width], bias [out_channels],
@@ -28,6 +28,7 @@ struct Shape {
   w_quads: u32,
   terms: u32,
   scale: f32,
+  residual_scale: f32,
 }
 
 alias Scalar = f32; // of x, w, residual and y as stored
@@ -82,15 +83,32 @@ fn main(
       let inside = row + i - KERNEL / 2u < shape.height;
       let at = x_at + i * shape.width;
       if (WHOLE == 0u || (i >= KERNEL / 2u && i < HEIGHT + KERNEL / 2u)) {
-        // Quad q of the row, its left and right neighbours around it.
-        var quads = array<vec4<f32>, QUADS + 2>();
+        // Quad q of the row as the filter's left, middle and right column see it.
+        var seen = array<vec4<f32>, QUADS * 3>();
         // @unroll
         for (var q = 0u; q < QUADS; q++) {
-          quads[q + 1u] = select(vec4<f32>(), vec4<f32>(x_quads[at / 4u + q]), inside);
+          seen[q * 3u + 1u] = select(vec4<f32>(), vec4<f32>(x_quads[at / 4u + q]), inside);
         }
-        if (EDGES == 1u && KERNEL > 1u) {
-          quads[0].w = select(0.0, f32(x[at - 1u]), inside && column > 0u);
-          quads[QUADS + 1u].x = select(0.0, f32(x[at + 4u * QUADS]), inside && column + 4u * QUADS < shape.width);
+        if (KERNEL > 1u) {
+          var before = 0.0;
+          var after = 0.0;
+          if (EDGES == 1u) {
+            before = select(0.0, f32(x[at - 1u]), inside && column > 0u);
+            after = select(0.0, f32(x[at + 4u * QUADS]), inside && column + 4u * QUADS < shape.width);
+          }
+          // @unroll
+          for (var q = 0u; q < QUADS; q++) {
+            let middle = seen[q * 3u + 1u];
+            if (q > 0u) {
+              before = seen[(q + QUADS - 1u) % QUADS * 3u + 1u].w;
+            }
+            seen[q * 3u] = vec4<f32>(before, middle.xyz);
+            var next = after;
+            if (q + 1u < QUADS) {
+              next = seen[(q + 1u) % QUADS * 3u + 1u].x;
+            }
+            seen[q * 3u + 2u] = vec4<f32>(middle.yzw, next);
+          }
         }
         // @unroll
         for (var a = 0u; a < KERNEL; a++) {
@@ -98,18 +116,13 @@ fn main(
             // @unroll
             for (var b = 0u; b < KERNEL; b++) {
               // @unroll
-              for (var q = 0u; q < QUADS; q++) {
-                let before = quads[q];
-                let middle = quads[q + 1u];
-                let after = quads[q + 2u];
-                let left = vec4<f32>(before.w, middle.xyz);
-                let right = vec4<f32>(middle.yzw, after.x);
-                let seen = array<vec4<f32>, 3>(left, middle, right)[b + 1u - KERNEL / 2u];
+              for (var o = 0u; o < CHANNELS; o++) {
+                let weight = weights[(a * KERNEL + b) * (CHANNELS / 4u) + o / 4u][o % 4u];
                 // @unroll
-                for (var o = 0u; o < CHANNELS; o++) {
+                for (var q = 0u; q < QUADS; q++) {
                   acc[(o * HEIGHT + (i + KERNEL * HEIGHT - a) % HEIGHT) * QUADS + q] = fma(
-                    vec4<f32>(weights[(a * KERNEL + b) * (CHANNELS / 4u) + o / 4u][o % 4u]),
-                    seen,
+                    vec4<f32>(weight),
+                    seen[q * 3u + b + 1u - KERNEL / 2u],
                     acc[(o * HEIGHT + (i + KERNEL * HEIGHT - a) % HEIGHT) * QUADS + q],
                   );
                 }
@@ -143,11 +156,11 @@ fn main(
           let at = ((channel * shape.height + row + i) * shape.width + column) / 4u;
           // @unroll
           for (var q = 0u; q < QUADS; q++) {
-            var value = acc[(o * HEIGHT + i) * QUADS + q] + offset;
+            var value = shape.scale * (acc[(o * HEIGHT + i) * QUADS + q] + offset);
             if ((shape.terms & 4u) != 0u) {
-              value += vec4<f32>(residual[at + q]);
+              value = fma(vec4<f32>(shape.residual_scale), vec4<f32>(residual[at + q]), value);
             }
-            y[at + q] = Quad(shape.scale * value);
+            y[at + q] = Quad(value);
           }
         }
       }

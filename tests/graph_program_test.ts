@@ -338,6 +338,23 @@ programTest("a chain of pointwise functions is one dispatch, its kept middle two
   assertClose("middle", (await two.readMetrics())[0]!.middle!, expected.middle);
 });
 
+programTest("what is small and repeated joins the chain that repeats it, through views too", async (workspace) => {
+  const sigma = g.exp(g.constant(randomArray(3, 1), [3]));
+  const perSample = g.reshape(g.sqrt(g.affine(g.square(sigma), 1, 0.25)), [3, 1, 1]);
+  const perColumn = g.tanh(g.constant(randomArray(4, 2), [4]));
+  const x = g.constant(randomArray(3 * 2 * 4, 3), [3, 2, 4]);
+  // Seen in two shapes, and used outside the chain, `sigma` is a dispatch of its own.
+  const y = g.add(g.div(x, perSample), g.mul(perColumn, g.reshape(sigma, [3, 1, 1])));
+  const outputs = { y, total: g.sumSquares(sigma) };
+  const program = await workspace.compile({ label: "broadcast", outputs });
+  const calls = program.kernels().map(({ kernel, calls }) => [kernel.split(".")[0], calls]);
+  assertEquals(calls.filter(([kernel]) => kernel === "pointwise"), [["pointwise", 1], ["pointwise", 1]]);
+  workspace.submit([program.at()]);
+  const got = await program.read(), expected = interpret(outputs);
+  assertClose("y", got.y!, expected.y);
+  assertClose("total", got.total!, expected.total);
+});
+
 programTest("gradients that meet are added by the kernels that make them", async (workspace) => {
   const values = new Map<Tensor, Float32Array>();
   const variable = (name: string, ...shape: number[]) => {
@@ -351,7 +368,7 @@ programTest("gradients that meet are added by the kernels that make them", async
   const gamma = variable("gamma", 4), beta = variable("beta", 4);
   const norm = g.groupNorm(x, gamma, beta, { groups: 2, eps: 1e-5 });
   // Three convolutions, a norm and a pointwise path all lead back to x; two of them meet in the norm's output first.
-  const y = g.add(g.conv2d(norm, w0!), g.conv2d(norm, w1!));
+  const y = g.add(g.conv2d(norm, w0!, undefined, { scale: 0.5 }), g.conv2d(norm, w1!, undefined, { scale: -2 }));
   const z = g.conv2d(g.concat([x, g.tanh(x)], 0), w2!);
   const loss = g.add(g.sumSquares(g.add(y, x)), g.sumSquares(z));
   const xs = [...values.keys()];

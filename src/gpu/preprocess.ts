@@ -1,4 +1,4 @@
-/** The one WGSL preprocessor: specialises constants and storage types, and unrolls marked loops. */
+/** The one WGSL preprocessor: specialises constants and storage types, unrolls marked loops, folds what is then known. */
 
 import { GraphError } from "./errors.ts";
 
@@ -9,7 +9,9 @@ import { GraphError } from "./errors.ts";
  *   `const NAME: T = given;` (`const` may size function-space arrays, `override` may not; both may be given).
  * - A `for (var i = A; i < B; i++) {` loop on the line after a `// @unroll` comment is replaced by its body, once per value,
  *   with `i` written as a literal: naga clamps every dynamic index, constant indices keep arrays in registers.
- *   A and B are integer literals, names of constants declared in the file, or sums, products and quotients of them.
+ *   A and B are integer expressions of literals and of constants declared in the file.
+ * - In what was unrolled, an `if` without `else` whose condition is such an expression is decided, and an index that is one
+ *   is computed: WGSL compilers take long over thousands of them.
  * - An `alias NAME = f32;` or `alias NAME = vecN<f32>;` line whose NAME is in `f16` becomes one of f16. The file converts
  *   what it loads (`f32(x[i])`, `vec4<f32>(x[i])`) and what it stores (`NAME(value)`), which changes nothing in f32.
  *
@@ -54,22 +56,27 @@ function literal(value: number, type: string): string {
   return /[.e]/.test(text) ? text : `${text}.0`;
 }
 
-const MARK = /\/\/ @unroll[^\n]*\n\s*for \(var (\w+) = ([^;]+); \1 < ([^;]+); \1\+\+\) \{/;
+/** Values of the constants that a file declares. */
+type Known = ReadonlyMap<string, number>;
 
-function unroll(text: string, known: ReadonlyMap<string, number>): string {
+const MARK = /\/\/ @unroll[^\n]*\n\s*for \(var (\w+) = ([^;]+); \1 < ([^;]+); \1\+\+\) \{/g;
+
+function unroll(text: string, known: Known): string {
+  let result = "", position = 0;
   for (;;) {
+    MARK.lastIndex = position;
     const match = MARK.exec(text);
-    if (!match) return text;
+    if (!match) return result + text.slice(position);
     const [head, name, from, to] = match as unknown as [string, string, string, string];
     const bodyStart = match.index + head.length;
     const bodyEnd = closingBrace(text, bodyStart);
     const body = text.slice(bodyStart, bodyEnd);
     const variable = new RegExp(`\\b${name}\\b`, "g");
-    let expanded = "";
-    for (let i = integer(from, known); i < integer(to, known); i++) {
-      expanded += `{${body.replace(variable, `${i}u`)}}\n`;
+    result += text.slice(position, match.index);
+    for (let i = bound(from, known); i < bound(to, known); i++) {
+      result += `{${unroll(fold(body.replace(variable, `${i}u`), known), known)}}\n`;
     }
-    text = text.slice(0, match.index) + expanded + text.slice(bodyEnd + 1);
+    position = bodyEnd + 1;
   }
 }
 
@@ -82,23 +89,91 @@ function closingBrace(text: string, start: number): number {
   throw new GraphError("An unrolled loop has no closing brace.");
 }
 
-/** Value of an integer expression: literals, known names, + * / and %, evaluated left to right by precedence. */
-function integer(expression: string, known: ReadonlyMap<string, number>): number {
-  const sum = (text: string): number => text.split("+").reduce((total, term) => total + product(term), 0);
-  const product = (text: string): number => {
-    const parts = text.trim().split(/\s*([*/])\s*/);
-    let value = atom(parts[0]!);
-    for (let i = 1; i < parts.length; i += 2) {
-      const right = atom(parts[i + 1]!);
-      value = parts[i] === "*" ? value * right : Math.floor(value / right);
+const CONDITION = /\bif \(([\w\s+\-*/%<>=!&|()]+)\) \{/g;
+const INDEX = /\[([\w\s+\-*/%()]+)\]/g;
+
+/** Decides conditions and computes indices that are known. */
+function fold(text: string, known: Known): string {
+  let result = "", position = 0;
+  for (;;) {
+    CONDITION.lastIndex = position;
+    const match = CONDITION.exec(text);
+    if (!match) break;
+    const start = match.index + match[0].length;
+    const end = closingBrace(text, start);
+    const value = /^\s*else\b/.test(text.slice(end + 1, end + 10)) ? undefined : evaluate(match[1]!, known);
+    if (value === undefined) {
+      result += text.slice(position, start);
+      position = start;
+    } else {
+      result += text.slice(position, match.index);
+      if (value) result += `{${fold(text.slice(start, end), known)}}`;
+      position = end + 1;
+    }
+  }
+  result += text.slice(position);
+  return result.replace(INDEX, (whole, expression: string) => {
+    const value = evaluate(expression, known);
+    return value === undefined ? whole : `[${value}u]`;
+  });
+}
+
+/** Value of a loop's bound. */
+function bound(expression: string, known: Known): number {
+  const value = evaluate(expression, known);
+  if (value === undefined) throw new GraphError(`An unrolled loop's bound "${expression}" is not a known integer.`);
+  return value;
+}
+
+/** Binary operators, the loosest first. */
+const LEVELS: readonly Readonly<Record<string, (a: number, b: number) => number>>[] = [
+  { "||": (a, b) => Number(a || b) },
+  { "&&": (a, b) => Number(a && b) },
+  { "==": (a, b) => Number(a === b), "!=": (a, b) => Number(a !== b) },
+  {
+    "<": (a, b) => Number(a < b),
+    ">": (a, b) => Number(a > b),
+    "<=": (a, b) => Number(a <= b),
+    ">=": (a, b) => Number(a >= b),
+  },
+  { "+": (a, b) => (a + b) >>> 0, "-": (a, b) => (a - b) >>> 0 },
+  { "*": (a, b) => Math.imul(a, b) >>> 0, "/": (a, b) => b === 0 ? NaN : Math.floor(a / b), "%": (a, b) => a % b },
+];
+
+const TOKEN = /\s*(\d+[ui]?|\w+|\|\||&&|[=!<>]=|[-+*/%<>()])/y;
+
+/** Value of an expression of u32 literals and known names, wrapped as in WGSL; a truth value is 0 or 1. Undefined: not known. */
+function evaluate(expression: string, known: Known): number | undefined {
+  const tokens: string[] = [];
+  let end = 0;
+  TOKEN.lastIndex = 0;
+  for (let match = TOKEN.exec(expression); match; match = TOKEN.exec(expression)) {
+    tokens.push(match[1]!);
+    end = TOKEN.lastIndex;
+  }
+  let at = 0, failed = expression.slice(end).trim() !== "";
+  const operand = (): number => {
+    const token = tokens[at++];
+    if (token === "(") {
+      const value = level(0);
+      failed ||= tokens[at++] !== ")";
+      return value;
+    }
+    const value = token === undefined ? undefined : /^\d/.test(token) ? parseInt(token) : known.get(token);
+    failed ||= value === undefined;
+    return value ?? 0;
+  };
+  const level = (depth: number): number => {
+    const operators = LEVELS[depth];
+    if (!operators) return operand();
+    let value = level(depth + 1);
+    for (let operator = operators[tokens[at]!]; operator && !failed; operator = operators[tokens[at]!]) {
+      at++;
+      value = operator(value, level(depth + 1));
+      failed ||= Number.isNaN(value);
     }
     return value;
   };
-  const atom = (text: string): number => {
-    if (/^\d+[ui]?$/.test(text)) return parseInt(text);
-    const value = known.get(text);
-    if (value === undefined) throw new GraphError(`An unrolled loop's bound "${expression}" is not a known integer.`);
-    return value;
-  };
-  return sum(expression);
+  const value = level(0);
+  return failed || at < tokens.length ? undefined : value;
 }

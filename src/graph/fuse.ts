@@ -6,7 +6,16 @@ import type { Dispatch } from "../gpu/kernel.ts";
 import { pointwise, type PointwiseStep } from "../../kernels/pointwise.ts";
 import { PackedWeights } from "./packing.ts";
 import { type PointwiseAttrs, pointwiseOp } from "./ops/pointwise.ts";
-import { apply, type DType, type Node, type NodeLowering, type Op, sameShape, type Tensor } from "./tensor.ts";
+import {
+  apply,
+  type DType,
+  type Node,
+  type NodeLowering,
+  type Op,
+  sameShape,
+  type Shape,
+  type Tensor,
+} from "./tensor.ts";
 
 /** What runs without interruption: the dispatches of one node, or of a fused group of nodes. */
 export interface Step {
@@ -111,53 +120,100 @@ function lower(node: Node, choices: KernelChoices, packed: PackedWeights, sum?: 
   return { node, outputs, dispatches: [...before, ...dispatches], scratch };
 }
 
-/** Grows a group from its last node towards its inputs while every consumer of what is absorbed lies inside it. */
+/** A pointwise node in a group, and the shape its output is seen in: a view may lie between it and its consumers. */
+type Group = Map<Node<PointwiseAttrs>, Shape>;
+
+/** An input of a group from outside, in the shape it is seen in. */
+interface GroupInput {
+  readonly tensor: Tensor;
+  readonly shape: Shape;
+}
+
+/**
+ * Grows a group from its last node towards its inputs while every consumer of what is absorbed lies inside it. What is
+ * smaller than the group's output, and repeated, is computed anew for every element: that costs less than a dispatch.
+ */
 function fuse(
   root: Node<PointwiseAttrs>,
   consumers: Consumers,
   kept: ReadonlySet<Node>,
   absorbed: Set<Node>,
 ): Step {
-  const group = new Set<Node<PointwiseAttrs>>([root]);
-  const shape = root.outputs[0]!.shape;
-  const mayJoin = (node: Node): node is Node<PointwiseAttrs> =>
-    node.op === pointwiseOp && !group.has(node as Node<PointwiseAttrs>) && !kept.has(node) &&
-    sameShape(node.outputs[0]!.shape, shape) && !addition(node, consumers, kept, absorbed) &&
-    [...consumers.get(node)!].every((consumer) => group.has(consumer as Node<PointwiseAttrs>));
+  const { shape } = root.outputs[0]!;
+  const group: Group = new Map([[root, shape]]);
+  const readInside = (node: Node): boolean =>
+    [...consumers.get(node)!].every((consumer) =>
+      consumer.op.view ? !kept.has(consumer) && readInside(consumer) : group.has(consumer as Node<PointwiseAttrs>)
+    );
+  const mayJoin = ({ tensor: { node }, shape }: GroupInput) =>
+    node.op === pointwiseOp && !kept.has(node) && !addition(node, consumers, kept, absorbed) && readInside(node) &&
+    inputsSeen(node as Node<PointwiseAttrs>, shape) !== undefined;
   const refused = new Set<Node>();
-  for (;;) {
-    const candidates = [...group].flatMap((node) => node.inputs.map((input) => input.node));
-    const next = candidates.find((node) => !refused.has(node) && mayJoin(node)) as Node<PointwiseAttrs> | undefined;
-    if (!next || group.size >= MAX_FUNCTIONS) break;
-    group.add(next);
-    if (outsideInputs(group).length > MAX_INPUTS) {
-      group.delete(next);
-      refused.add(next);
+  while (group.size < MAX_FUNCTIONS) {
+    const next = outsideInputs(group).find((input) => !refused.has(input.tensor.node) && mayJoin(input));
+    if (!next) break;
+    const node = next.tensor.node as Node<PointwiseAttrs>;
+    group.set(node, next.shape);
+    const inputs = outsideInputs(group);
+    // Seen in two shapes, a node would have to be there twice.
+    if (inputs.length > MAX_INPUTS || inputs.some(({ tensor }) => tensor.node === node)) {
+      group.delete(node);
+      refused.add(node);
     }
   }
-  group.delete(root);
-  for (const node of group) absorbed.add(node);
-  const members = [...group, root].sort((a, b) => a.id - b.id);
-  const inputs = outsideInputs(new Set(members));
-  const index = new Map<Tensor, number>(inputs.map((tensor, i) => [tensor, i]));
-  const steps: PointwiseStep[] = members.map((node, i) => {
-    index.set(node.outputs[0]!, inputs.length + i);
-    const f16 = node.outputs[0]!.dtype === "f16";
-    return { ...node.attrs, args: node.inputs.map((tensor) => index.get(tensor)!), f16 };
+  for (const node of group.keys()) if (node !== root) absorbed.add(node);
+  const members = [...group.keys()].sort((a, b) => a.id - b.id);
+  const inputs = outsideInputs(group);
+  const steps: PointwiseStep[] = members.map((node) => {
+    const args = inputsSeen(node, group.get(node)!)!.map((input) => {
+      const member = members.indexOf(input.tensor.node as Node<PointwiseAttrs>);
+      return member >= 0 ? inputs.length + member : inputs.findIndex((other) => sameInput(other, input));
+    });
+    return { ...node.attrs, args, f16: node.outputs[0]!.dtype === "f16" };
   });
-  const dispatch = pointwise({ inputs, output: root.outputs[0]! }, {
+  const dispatch = pointwise({ inputs: inputs.map(({ tensor }) => tensor), output: root.outputs[0]! }, {
     steps,
     shape,
-    inputShapes: inputs.map((tensor) => tensor.shape),
-    inputF16: inputs.map((tensor) => tensor.dtype === "f16"),
+    inputShapes: inputs.map(({ shape }) => shape),
+    inputF16: inputs.map(({ tensor }) => tensor.dtype === "f16"),
   });
   return { node: root as Node, outputs: root.outputs, dispatches: [dispatch], scratch: [] };
 }
 
-function outsideInputs(group: ReadonlySet<Node<PointwiseAttrs>>): Tensor[] {
-  const inputs = new Set<Tensor>();
-  for (const node of group) {
-    for (const input of node.inputs) if (!group.has(input.node as Node<PointwiseAttrs>)) inputs.add(input);
+function sameInput(a: GroupInput, b: GroupInput): boolean {
+  return a.tensor === b.tensor && sameShape(a.shape, b.shape);
+}
+
+/**
+ * The inputs of a node whose output is seen in `shape`, behind their views; undefined where an input is repeated along
+ * axes that the shape does not have.
+ */
+function inputsSeen(node: Node<PointwiseAttrs>, shape: Shape): GroupInput[] | undefined {
+  const own = node.outputs[0]!.shape;
+  const inputs: GroupInput[] = [];
+  for (const input of node.inputs) {
+    let seen: Shape = input.shape;
+    if (!sameShape(own, shape)) {
+      if (sameShape(seen, own)) seen = shape;
+      else if (input.size !== 1) return undefined;
+      else seen = [];
+    }
+    let tensor = input;
+    while (tensor.node.op.view) tensor = tensor.node.inputs[0]!;
+    inputs.push({ tensor, shape: seen });
   }
-  return [...inputs];
+  return inputs;
+}
+
+function outsideInputs(group: Group): GroupInput[] {
+  const inputs: GroupInput[] = [];
+  for (const [node, shape] of group) {
+    for (const input of inputsSeen(node, shape)!) {
+      const { node: source } = input.tensor;
+      const member = group.get(source as Node<PointwiseAttrs>);
+      if (member && sameShape(member, input.shape)) continue;
+      if (!inputs.some((other) => sameInput(other, input))) inputs.push(input);
+    }
+  }
+  return inputs;
 }
