@@ -196,8 +196,6 @@ function resolutionName(resolution: number): string {
 export interface Network {
   /** Parameters in order. */
   readonly parameters: readonly ParameterSpec[];
-  /** How activations are stored. */
-  readonly precision: Precision;
 }
 
 /**
@@ -212,8 +210,7 @@ export class UNet implements Network {
   private readonly levels: { blocks: Block[]; up: Conv2d | undefined }[] = [];
   private readonly norm: GroupNorm;
   private readonly conv: Conv2d;
-  /** How activations are stored. */
-  readonly precision: Precision;
+  private readonly precision: Precision;
   private readonly around: Around;
 
   /** Declares the network. */
@@ -265,8 +262,7 @@ export class Classifier implements Network {
   private readonly encoder: Encoder;
   private readonly norm: GroupNorm;
   private readonly linear: Linear;
-  /** How activations are stored. */
-  readonly precision: Precision;
+  private readonly precision: Precision;
   private readonly around: Around;
 
   /** Declares the network. */

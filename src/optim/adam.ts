@@ -80,7 +80,7 @@ export class Optimizer {
 
 /**
  * The updates that write the gradient of the sum of the scalars `ys`, or of `ys` with the cotangents `seeds`, into
- * `network.grad`, or into its microbatch's: times the network's loss scale.
+ * `network.grad`, or into its microbatch's: times the loss scale.
  */
 export function gradientUpdates(
   network: Trainable,

@@ -24,7 +24,7 @@ import { encodeTrace, traceSlices } from "../io/trace.ts";
 import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
-import { initialWeights, Trainable, Weights } from "../optim/weights.ts";
+import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
 import type { RunConfig } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
@@ -279,9 +279,16 @@ function teacherNetwork(config: RunConfig, data: ImageData8): UNetConfig {
   };
 }
 
-/** Microbatches in a batch. */
-function microbatches({ microbatch }: RunConfig, batch: number): number {
-  return batch / (microbatch ?? batch);
+/** A network that the run trains on batches of `batch`. */
+function trainable(
+  workspace: Workspace,
+  name: string,
+  network: UNet | Classifier,
+  { microbatch, precision }: RunConfig,
+  batch: number,
+): Trainable {
+  const images = microbatch ?? batch;
+  return new Trainable(workspace, name, network, batch / images, precision === "f16" ? f16LossScale(images) : 1);
 }
 
 /** What the training of a teacher runs. */
@@ -289,7 +296,7 @@ async function prepareTeacher(workspace: Workspace, config: RunConfig, data: Ima
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm, sigma } = config.teacher;
   const { checkpointBlocks, precision } = config;
   const network = new UNet(teacherNetwork(config, data), { checkpointBlocks, precision });
-  const teacher = new Trainable(workspace, "teacher", network, microbatches(config, batch));
+  const teacher = trainable(workspace, "teacher", network, config, batch);
   return {
     teacher,
     gradient: await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma }),
@@ -344,12 +351,11 @@ async function prepareDistillation(
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm } = settings;
   const { checkpointBlocks, precision } = config;
   const options = { checkpointBlocks, precision };
-  const trainable = (name: string, model: UNet | Classifier) =>
-    new Trainable(workspace, name, model, microbatches(config, batch));
+  const trained = (name: string, model: UNet | Classifier) => trainable(workspace, name, model, config, batch);
   const networks = {
-    generator: trainable("generator", new UNet(network, options)),
-    fakeScore: trainable("fakeScore", new UNet(network, options)),
-    classifier: trainable("classifier", new Classifier(network, options)),
+    generator: trained("generator", new UNet(network, options)),
+    fakeScore: trained("fakeScore", new UNet(network, options)),
+    classifier: trained("classifier", new Classifier(network, options)),
     teacher: new Weights(workspace, "teacher", new UNet(network, { precision })),
   };
   const { generator, fakeScore, classifier } = networks;
