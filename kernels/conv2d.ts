@@ -29,6 +29,8 @@ export interface ConvShape {
   readonly stride: 1 | 2;
   /** Factor on the result; of a gradient, on the incoming one. */
   readonly scale: number;
+  /** True where images and packed weights are stored as f16, else f32; bias, shift and weight gradients are f32. */
+  readonly f16?: boolean | undefined;
 }
 
 /** Side of a convolution's output: floor((size + 2 padding − kernel) / stride) + 1 with padding (kernel − 1) / 2. */
@@ -70,15 +72,17 @@ export interface Correlation {
   readonly scale: number;
   /** Factor on the residual. */
   readonly residualScale: number;
+  /** True where images and packed weights are stored as f16, else f32. */
+  readonly f16?: boolean | undefined;
 }
 
 /** y [batch, out, OH, OW] from x [batch, in, H, W] and w [out, in, K, K]. */
 export function convolution(s: ConvShape): Correlation {
-  const { batch, kernel, stride, scale } = s;
+  const { batch, kernel, stride, scale, f16 } = s;
   const taps = kernel * kernel;
   return {
     label: "conv2d",
-    ...{ batch, kernel, scale, residualScale: scale, ...size(s) },
+    ...{ batch, kernel, scale, f16, residualScale: scale, ...size(s) },
     stride,
     dilation: 1,
     weightOut: s.inChannels * taps,
@@ -89,12 +93,12 @@ export function convolution(s: ConvShape): Correlation {
 
 /** dx [batch, in, H, W] from dy [batch, out, OH, OW] and w [out, in, K, K]; a residual is added as it is. */
 export function inputGradient(s: ConvShape): Correlation {
-  const { batch, kernel, stride, scale } = s;
+  const { batch, kernel, stride, scale, f16 } = s;
   const taps = kernel * kernel;
   const { inChannels, inHeight, inWidth, outChannels, outHeight, outWidth } = size(s);
   return {
     label: "conv2d.inputGrad",
-    ...{ batch, kernel, scale, residualScale: 1 },
+    ...{ batch, kernel, scale, f16, residualScale: 1 },
     ...{ inChannels: outChannels, inHeight: outHeight, inWidth: outWidth },
     ...{ outChannels: inChannels, outHeight: inHeight, outWidth: inWidth },
     stride: 1,
@@ -141,7 +145,7 @@ export const conv2d: Family<Correlation, "x" | "w" | "y", "bias" | "shift" | "re
   },
   key: (s) =>
     `${s.kernel}x${s.kernel} ${s.inChannels}->${s.outChannels} ${s.inHeight}x${s.inWidth}->${s.outHeight}x${s.outWidth} ` +
-    `batch ${s.batch}`,
+    `batch ${s.batch}${s.f16 ? " f16" : ""}`,
   preferred: (s, adapter) => adapter === "software" ? preferredRegisters(s) : preferredOnHardware(s),
 };
 
@@ -160,7 +164,7 @@ function preferredOnHardware(s: Correlation): string {
   const tiles = (channels: number, across: number) => ceilDiv(s.outChannels, channels) * ceilDiv(pixels, across);
   const filled = (channels: number) => s.outChannels >= 0.75 * channels * ceilDiv(s.outChannels, channels);
   // The general kernel skips the three quarters of the products that are with zeros.
-  if (s.outChannels <= 8 || s.dilation > 1) return preferredRegisters(s);
+  if (s.outChannels <= 8 || s.dilation > 1 || s.f16) return preferredRegisters(s);
   if (inRows(s) && filled(128) && tiles(128, 128) >= BUSY_GROUPS) return "tiled128";
   if (filled(64) && tiles(64, 64) >= 2 * BUSY_GROUPS) return "tiled64";
   return inRows(s) && tiles(32, 128) >= 2 * BUSY_GROUPS ? "tiled32wide" : "tiled32";
@@ -177,14 +181,14 @@ function correlationCommon<B>(b: ImageBuffers<B>, s: Correlation) {
   const given = [b.bias, b.shift, b.residual];
   const terms = given.reduce((bits, buffer, i) => bits + (buffer === undefined ? 0 : 1 << i), 0);
   const output = s.batch * s.outChannels * s.outHeight * s.outWidth;
-  const elements = s.batch * s.inChannels * s.inHeight * s.inWidth + s.outChannels * s.inChannels * s.kernel ** 2 +
-    output * (b.residual === undefined ? 1 : 2) + (b.bias === undefined ? 0 : s.outChannels) +
+  const images = s.batch * s.inChannels * s.inHeight * s.inWidth + output * (b.residual === undefined ? 1 : 2);
+  const others = s.outChannels * s.inChannels * s.kernel ** 2 + (b.bias === undefined ? 0 : s.outChannels) +
     (b.shift === undefined ? 0 : s.batch * s.outChannels);
   return {
     terms,
     // What is not read is bound to something that is there.
     operands: given.map((buffer) => buffer ?? b.x),
-    common: { label: s.label, writes: [b.y], flops: flops(s), bytes: 4 * elements },
+    common: { label: s.label, writes: [b.y], flops: flops(s), bytes: (s.f16 ? 2 : 4) * images + 4 * others },
   };
 }
 
@@ -201,6 +205,7 @@ function generalDispatch<B>(b: ImageBuffers<B>, s: Correlation): Dispatch<B> {
     ...common,
     source: general,
     constants: { CHANNELS, PIXELS },
+    ...s.f16 && { f16: ["Scalar"] },
     uniforms: [
       ...[blocks, pixels, s.batch, s.inChannels, s.outChannels],
       ...[s.inHeight, s.inWidth, s.outHeight, s.outWidth, phaseHeight, phaseWidth],
@@ -249,6 +254,7 @@ function packing(s: Correlation, paddedOut: number): Packing {
     strideOut: s.weightOut,
     strideIn: s.weightIn,
     flip: s.flip,
+    f16: s.f16,
   };
 }
 
@@ -275,6 +281,7 @@ function rowsDispatch<B>(
       EDGES: tilesAcross > 1 ? 1 : 0,
       WHOLE: HEIGHT === height ? 1 : 0,
     },
+    ...s.f16 && { f16: ["Scalar", "Quad"] },
     uniforms: [
       ...[blocks, tiles, tilesDown, tilesAcross, s.inChannels, s.outChannels, height, width],
       ...[paddedOut / 4, terms],
@@ -300,7 +307,7 @@ function inRows(s: Correlation): boolean {
 
 function tiledVariant(tile: Tile, fits: (s: Correlation) => boolean): CorrelationVariant {
   return {
-    fits,
+    fits: (s) => !s.f16 && fits(s),
     dispatches: (b, s, lowering) => [(inRows(s) ? tiledRows : tiledPixels)(b, s, lowering, tile)],
   };
 }
@@ -383,7 +390,8 @@ export const conv2dWeightGrad: Family<ConvShape, "dy" | "x" | "dw", "db"> = {
     tiled32: tiledWeightGradVariant(1),
   },
   key: (s) =>
-    `${s.kernel}x${s.kernel}/${s.stride} ${s.inChannels}->${s.outChannels} ${s.height}x${s.width} batch ${s.batch}`,
+    `${s.kernel}x${s.kernel}/${s.stride} ${s.inChannels}->${s.outChannels} ${s.height}x${s.width} batch ${s.batch}` +
+    `${s.f16 ? " f16" : ""}`,
   preferred: (s, adapter: AdapterKind) => {
     if (adapter === "hardware" && Math.min(s.inChannels, s.outChannels) > 8 && inWeightGradTiles(s)) {
       return s.outChannels > 32 ? "tiled64" : "tiled32";
@@ -427,7 +435,7 @@ function withSum<B>(
     ...parts,
     writes: outputs,
     flops: flops(convolution(s)) + s.batch * s.outChannels * outHeight * outWidth,
-    bytes: 4 * (images + splits * (count + s.outChannels)),
+    bytes: (s.f16 ? 2 : 4) * images + 4 * splits * (count + s.outChannels),
   };
   if (splits === 1) return [first];
   const [a, c] = outputs;
@@ -451,6 +459,7 @@ function generalWeightGradVariant(splitting: Splitting): GradientVariant {
       return withSum(b, s, lowering, splits, {
         source: generalWeightGrad,
         constants: { ...ENTRY_TILE, GROUP },
+        ...s.f16 && { f16: ["Scalar"] },
         uniforms: [
           ...[splits, blocks, tiles, entries, lines, unitsPerSplit, s.inChannels, s.outChannels],
           ...[s.height, s.width, outHeight, outWidth, s.kernel, s.stride],
@@ -483,6 +492,7 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
       return withSum(b, s, lowering, splits, {
         source: rowsWeightGrad,
         constants: { KERNEL: s.kernel, OUTS, INS, QUADS, EDGES: across > 1 ? 1 : 0, GROUP },
+        ...s.f16 && { f16: ["Scalar", "Quad"] },
         uniforms: [
           ...[splits, blocks, tilesIn, columns, unitsPerSplit, across, s.inChannels, s.outChannels, height, width],
           new F32(s.scale),
@@ -494,10 +504,11 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
   };
 }
 
-/** True where the images can be bound in vec4s. */
+/** True where the images are f32 and can be bound in vec4s. */
 function inWeightGradTiles(s: ConvShape): boolean {
   const { outHeight, outWidth } = size(s);
-  return Math.min(s.inChannels * s.height * s.width, s.outChannels * outHeight * outWidth) * s.batch >= 4;
+  const images = Math.min(s.inChannels * s.height * s.width, s.outChannels * outHeight * outWidth) * s.batch;
+  return !s.f16 && images >= 4;
 }
 
 /** Tiles of 32 `OUT_QUADS` output channels; see conv2d_weight_grad_tiled.wgsl. */

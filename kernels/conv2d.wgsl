@@ -41,18 +41,19 @@ struct Shape {
   residual_scale: f32,
 }
 
+alias Scalar = f32; // of x, residual and y as stored
 const CHANNELS: u32 = 8u;
 const PIXELS: u32 = 8u;
 const GROUP: u32 = 32u;
 const OUTSIDE: u32 = 0x40000000u;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Scalar>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> shift: array<f32>;
-@group(0) @binding(5) var<storage, read> residual: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read> residual: array<Scalar>;
+@group(0) @binding(6) var<storage, read_write> y: array<Scalar>;
 
 @compute @workgroup_size(32)
 fn main(
@@ -110,7 +111,7 @@ fn main(
         }
         // @unroll
         for (var p = 0u; p < PIXELS; p++) {
-          let value = select(0.0, x[x_at[p]], inside[p]);
+          let value = select(0.0, f32(x[x_at[p]]), inside[p]);
           // @unroll
           for (var o = 0u; o < CHANNELS; o++) {
             acc[o * PIXELS + p] = fma(weights[o], value, acc[o * PIXELS + p]);
@@ -140,9 +141,9 @@ fn main(
           }
           value *= shape.scale;
           if ((shape.terms & 4u) != 0u) {
-            value = fma(shape.residual_scale, residual[at], value);
+            value = fma(shape.residual_scale, f32(residual[at]), value);
           }
-          y[at] = value;
+          y[at] = Scalar(value);
         }
       }
     }

@@ -10,8 +10,8 @@ export interface PackJob extends Packing {
   readonly start: number;
 }
 
-/** Elements after which a packed filter may begin: a range of a buffer is bound at multiples of 256 bytes. */
-const ALIGNMENT = 64;
+/** Elements after which a packed filter may begin: a range of a buffer is bound at multiples of 256 bytes, 128 f16. */
+const ALIGNMENT = 128;
 
 /** Elements a workgroup writes: 64 threads, four vec4s each. */
 const BLOCK = 1024;
@@ -46,18 +46,20 @@ export function packTable(jobs: readonly PackJob[]): Uint32Array<ArrayBuffer> {
   return new Uint32Array([...owners, ...words]);
 }
 
-/** packed: every filter of `jobs` out of `w`, rearranged, at its offset of {@linkcode packedLayout}. */
+/** packed: every filter of `jobs`, all f16 or none, out of `w`, rearranged, at its offset of {@linkcode packedLayout}. */
 export function pack<B>(b: { w: B; table: B; packed: B }, jobs: readonly PackJob[]): Dispatch<B> {
   const blocks = jobs.reduce((total, job) => total + ceilDiv(packedSize(job), BLOCK), 0);
   const elements = jobs.reduce((total, job) => total + packedSize(job), 0);
+  const { f16 } = jobs[0]!;
   return {
     label: "conv2d.pack",
     source,
+    ...f16 && { f16: ["Quad"] },
     uniforms: [blocks],
     reads: [b.w, b.table],
     writes: [b.packed],
     workgroups: spread(blocks),
     flops: 0,
-    bytes: 8 * elements,
+    bytes: (f16 ? 6 : 8) * elements,
   };
 }

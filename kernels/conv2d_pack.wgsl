@@ -28,11 +28,12 @@ struct Job {
 }
 
 const QUADS: u32 = 4u;
+alias Quad = vec4<f32>; // as stored
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> w: array<f32>;
 @group(0) @binding(2) var<storage, read> table: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> out: array<Quad>;
 
 fn read_job(at: u32) -> Job {
   let a = table[at];
@@ -66,12 +67,12 @@ fn main(
       let tap = i / per_tap % job.taps;
       let c = i / (per_tap * job.taps);
       let at = job.w_at + c * job.stride_in + select(tap, job.taps - 1u - tap, job.flip == 1u);
-      out[job.packed_at / 4u + i] = vec4<f32>(
+      out[job.packed_at / 4u + i] = Quad(vec4<f32>(
         read_weight(job, at, o),
         read_weight(job, at, o + 1u),
         read_weight(job, at, o + 2u),
         read_weight(job, at, o + 3u),
-      );
+      ));
     }
   }
 }

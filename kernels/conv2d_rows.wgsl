@@ -31,6 +31,8 @@ struct Shape {
   residual_scale: f32,
 }
 
+alias Scalar = f32; // of x, w, residual and y as stored
+alias Quad = vec4<f32>;
 const KERNEL: u32 = 3u;
 const CHANNELS: u32 = 8u;
 const HEIGHT: u32 = 2u;
@@ -40,13 +42,13 @@ const WHOLE: u32 = 0u;
 const GROUP: u32 = 32u;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x_quads: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> x: array<f32>;
-@group(0) @binding(3) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x_quads: array<Quad>;
+@group(0) @binding(2) var<storage, read> x: array<Scalar>;
+@group(0) @binding(3) var<storage, read> w: array<Quad>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read> shift: array<f32>;
-@group(0) @binding(6) var<storage, read> residual: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> residual: array<Quad>;
+@group(0) @binding(7) var<storage, read_write> y: array<Quad>;
 
 @compute @workgroup_size(32)
 fn main(
@@ -72,7 +74,7 @@ fn main(
     for (var tap = 0u; tap < KERNEL * KERNEL; tap++) {
       // @unroll
       for (var q = 0u; q < CHANNELS / 4; q++) {
-        weights[tap * (CHANNELS / 4u) + q] = w[w_at + tap * shape.w_quads + q];
+        weights[tap * (CHANNELS / 4u) + q] = vec4<f32>(w[w_at + tap * shape.w_quads + q]);
       }
     }
     // @unroll
@@ -85,14 +87,14 @@ fn main(
         var seen = array<vec4<f32>, QUADS * 3>();
         // @unroll
         for (var q = 0u; q < QUADS; q++) {
-          seen[q * 3u + 1u] = select(vec4<f32>(), x_quads[at / 4u + q], inside);
+          seen[q * 3u + 1u] = select(vec4<f32>(), vec4<f32>(x_quads[at / 4u + q]), inside);
         }
         if (KERNEL > 1u) {
           var before = 0.0;
           var after = 0.0;
           if (EDGES == 1u) {
-            before = select(0.0, x[at - 1u], inside && column > 0u);
-            after = select(0.0, x[at + 4u * QUADS], inside && column + 4u * QUADS < shape.width);
+            before = select(0.0, f32(x[at - 1u]), inside && column > 0u);
+            after = select(0.0, f32(x[at + 4u * QUADS]), inside && column + 4u * QUADS < shape.width);
           }
           // @unroll
           for (var q = 0u; q < QUADS; q++) {
@@ -156,9 +158,9 @@ fn main(
           for (var q = 0u; q < QUADS; q++) {
             var value = shape.scale * (acc[(o * HEIGHT + i) * QUADS + q] + offset);
             if ((shape.terms & 4u) != 0u) {
-              value = fma(vec4<f32>(shape.residual_scale), residual[at + q], value);
+              value = fma(vec4<f32>(shape.residual_scale), vec4<f32>(residual[at + q]), value);
             }
-            y[at + q] = value;
+            y[at + q] = Quad(value);
           }
         }
       }

@@ -31,13 +31,14 @@ struct Shape {
   scale: f32,
 }
 
+alias Scalar = f32; // of dy and x as stored
 const CHANNELS: u32 = 8u;
 const ENTRIES: u32 = 8u;
 const GROUP: u32 = 32u;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<Scalar>;
+@group(0) @binding(2) var<storage, read> x: array<Scalar>;
 @group(0) @binding(3) var<storage, read_write> part: array<f32>;
 @group(0) @binding(4) var<storage, read_write> bias_part: array<f32>;
 
@@ -91,13 +92,13 @@ fn main(
       var gradients = array<f32, CHANNELS>();
       // @unroll
       for (var o = 0u; o < CHANNELS; o++) {
-        gradients[o] = dy[dy_at + o * dy_plane];
+        gradients[o] = f32(dy[dy_at + o * dy_plane]);
         bias[o] += gradients[o];
       }
       // @unroll
       for (var e = 0u; e < ENTRIES; e++) {
         let u = j * shape.stride + across[e];
-        let value = select(0.0, x[x_line[e] + u], inside[e] && u < shape.in_width);
+        let value = select(0.0, f32(x[x_line[e] + u]), inside[e] && u < shape.in_width);
         // @unroll
         for (var o = 0u; o < CHANNELS; o++) {
           acc[o * ENTRIES + e] = fma(gradients[o], value, acc[o * ENTRIES + e]);

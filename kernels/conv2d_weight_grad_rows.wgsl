@@ -31,6 +31,8 @@ struct Shape {
   scale: f32,
 }
 
+alias Scalar = f32; // of dy and x as stored
+alias Quad = vec4<f32>;
 const KERNEL: u32 = 3u;
 const OUTS: u32 = 4u;
 const INS: u32 = 2u;
@@ -39,17 +41,17 @@ const EDGES: u32 = 1u;
 const GROUP: u32 = 32u;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> dy_quads: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> x_quads: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> dy_quads: array<Quad>;
+@group(0) @binding(2) var<storage, read> x_quads: array<Quad>;
+@group(0) @binding(3) var<storage, read> x: array<Scalar>;
 @group(0) @binding(4) var<storage, read_write> part: array<f32>;
 @group(0) @binding(5) var<storage, read_write> bias_part: array<f32>;
 
 // The pixels left and right of a run of quads, 0 outside the row.
 fn load_sides(at: u32, column: u32) -> vec2<f32> {
   return vec2<f32>(
-    select(0.0, x[at - 1u], column > 0u),
-    select(0.0, x[at + 4u * QUADS], column + 4u * QUADS < shape.width),
+    select(0.0, f32(x[at - 1u]), column > 0u),
+    select(0.0, f32(x[at + 4u * QUADS]), column + 4u * QUADS < shape.width),
   );
 }
 
@@ -102,7 +104,7 @@ fn main(
         let at = x_at + c * plane;
         // @unroll
         for (var q = 0u; q < QUADS; q++) {
-          rows[(c * KERNEL + KERNEL / 2u) * QUADS + q] = x_quads[at / 4u + q];
+          rows[(c * KERNEL + KERNEL / 2u) * QUADS + q] = vec4<f32>(x_quads[at / 4u + q]);
         }
         if (EDGES == 1u) {
           sides[c * KERNEL + KERNEL / 2u] = load_sides(at, column);
@@ -116,7 +118,7 @@ fn main(
         let at = x_at + c * plane + KERNEL / 2u * shape.width;
         // @unroll
         for (var q = 0u; q < QUADS; q++) {
-          rows[(c * KERNEL + KERNEL - 1u) * QUADS + q] = select(vec4<f32>(), x_quads[at / 4u + q], inside);
+          rows[(c * KERNEL + KERNEL - 1u) * QUADS + q] = select(vec4<f32>(), vec4<f32>(x_quads[at / 4u + q]), inside);
         }
         if (EDGES == 1u && KERNEL > 1u) {
           sides[c * KERNEL + KERNEL - 1u] = select(vec2<f32>(), load_sides(at, column), inside);
@@ -126,7 +128,7 @@ fn main(
       for (var o = 0u; o < OUTS; o++) {
         // @unroll
         for (var q = 0u; q < QUADS; q++) {
-          let gradient = dy_quads[(dy_at + o * plane) / 4u + q];
+          let gradient = vec4<f32>(dy_quads[(dy_at + o * plane) / 4u + q]);
           bias[o] += gradient;
           // @unroll
           for (var row = 0u; row < INS * KERNEL; row++) {

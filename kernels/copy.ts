@@ -1,8 +1,11 @@
-/** Descriptors of slicing, zero padding and concatenation along one axis, for data of any 32-bit type. */
+/** Descriptors of slicing, zero padding and concatenation along one axis, for data of any type of 32 or 16 bits. */
 
 import { ceilDiv, type Dispatch, spread } from "../src/gpu/kernel.ts";
 import windowed from "./copy.wgsl" with { type: "text" };
 import concat from "./copy_concat.wgsl" with { type: "text" };
+
+/** Bytes of an element. */
+type ElementBytes = 2 | 4;
 
 /** x [outer, axis, inner] -> y [outer, length, inner]. */
 export interface SliceShape {
@@ -16,6 +19,8 @@ export interface SliceShape {
   readonly start: number;
   /** How many are taken; start + length <= axis. */
   readonly length: number;
+  /** Bytes of an element; 4 when absent. */
+  readonly bytes?: ElementBytes | undefined;
 }
 
 /** x [outer, axis, inner] -> y [outer, total, inner]. */
@@ -30,6 +35,8 @@ export interface PadShape {
   readonly before: number;
   /** Extent of the axis in y. */
   readonly total: number;
+  /** Bytes of an element; 4 when absent. */
+  readonly bytes?: ElementBytes | undefined;
 }
 
 /** a [outer, axisA, inner], b [outer, axisB, inner] -> y [outer, axisA + axisB, inner]. */
@@ -42,31 +49,34 @@ export interface ConcatShape {
   readonly axisB: number;
   /** Product of the extents after the axis. */
   readonly inner: number;
+  /** Bytes of an element; 4 when absent. */
+  readonly bytes?: ElementBytes | undefined;
 }
 
 /** y[:, i, :] = x[:, start + i, :] for i in [0, length). */
-export function sliceAxis<B>(b: { x: B; y: B }, { outer, axis, inner, start, length }: SliceShape): Dispatch<B> {
-  return copyWindow("copy.slice", b, outer, axis * inner, length * inner, start * inner, length * inner);
+export function sliceAxis<B>(b: { x: B; y: B }, { outer, axis, inner, start, length, bytes }: SliceShape): Dispatch<B> {
+  return copyWindow("copy.slice", b, outer, [axis * inner, length * inner, start * inner], length * inner, bytes);
 }
 
 /** y[:, before + i, :] = x[:, i, :], zeros elsewhere: the transpose of {@linkcode sliceAxis}. */
-export function padAxis<B>(b: { x: B; y: B }, { outer, axis, inner, before, total }: PadShape): Dispatch<B> {
-  return copyWindow("copy.pad", b, outer, axis * inner, total * inner, -before * inner, axis * inner);
+export function padAxis<B>(b: { x: B; y: B }, { outer, axis, inner, before, total, bytes }: PadShape): Dispatch<B> {
+  return copyWindow("copy.pad", b, outer, [axis * inner, total * inner, -before * inner], axis * inner, bytes);
 }
 
 /** y = a and b side by side along the axis. */
-export function concatAxis<B>(b: { a: B; b: B; y: B }, { outer, axisA, axisB, inner }: ConcatShape): Dispatch<B> {
-  const lanes = vectorLanes(axisA * inner, axisB * inner);
+export function concatAxis<B>(b: { a: B; b: B; y: B }, s: ConcatShape): Dispatch<B> {
+  const { outer, axisA, axisB, inner, bytes = 4 } = s;
+  const { lanes, ...element } = elementOf(concat, bytes, [axisA * inner, axisB * inner]);
   const count = outer * (axisA + axisB) * inner;
   return {
     label: "copy.concat",
-    source: withLanes(concat, lanes),
+    ...element,
     uniforms: [axisA * inner / lanes, axisB * inner / lanes, count / lanes],
     reads: [b.a, b.b],
     writes: [b.y],
     workgroups: spread(ceilDiv(count / lanes, 64)),
     flops: 0,
-    bytes: 4 * 2 * count,
+    bytes: bytes * 2 * count,
   };
 }
 
@@ -75,30 +85,36 @@ function copyWindow<B>(
   label: string,
   b: { x: B; y: B },
   outer: number,
-  xBlock: number,
-  yBlock: number,
-  offset: number,
+  [xBlock, yBlock, offset]: readonly [number, number, number],
   used: number,
+  bytes: ElementBytes = 4,
 ): Dispatch<B> {
-  const lanes = vectorLanes(xBlock, yBlock, offset);
+  const { lanes, ...element } = elementOf(windowed, bytes, [xBlock, yBlock, offset]);
   const count = outer * yBlock;
   return {
     label,
-    source: withLanes(windowed, lanes),
+    ...element,
     uniforms: [xBlock / lanes, yBlock / lanes, offset / lanes, count / lanes],
     reads: [b.x],
     writes: [b.y],
     workgroups: spread(ceilDiv(count / lanes, 64)),
     flops: 0,
-    bytes: 4 * (outer * used + count),
+    bytes: bytes * (outer * used + count),
   };
 }
 
-/** 4 where all lengths allow copying four words at a time, else 1. */
-function vectorLanes(...lengths: readonly number[]): 1 | 4 {
-  return lengths.every((length) => length % 4 === 0) ? 4 : 1;
-}
-
-function withLanes(source: string, lanes: 1 | 4): string {
-  return lanes === 4 ? source : source.replaceAll("vec4<u32>", "u32");
+/** The widest Element that divides all lengths, of which it holds `lanes`, in the source. */
+function elementOf(
+  source: string,
+  bytes: ElementBytes,
+  lengths: readonly number[],
+): Pick<Dispatch<never>, "source" | "f16"> & { lanes: number } {
+  const [size, type] = ([[16, "vec4<u32>"], [4, "u32"], [2, "f32"]] as const).find(([size]) =>
+    lengths.every((length) => length * bytes % size === 0)
+  )!;
+  return {
+    source: source.replace("alias Element = vec4<u32>;", `alias Element = ${type};`),
+    ...size === 2 && { f16: ["Element"] },
+    lanes: size / bytes,
+  };
 }

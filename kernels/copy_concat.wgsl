@@ -2,19 +2,21 @@
 //
 //   a [outer, a_block], b [outer, b_block]  ->  y [outer, a_block + b_block]    y[o] = a[o] followed by b[o]
 //
-// A block is the axis times everything inside it, counted in the element type below.
+// A block is the axis times everything inside it, counted in Elements.
 //
 // Bindings: 0 shape (count = outer * (a_block + b_block)), 1 a (read), 2 b (read), 3 y (written).
-// Element type: vec4<u32> where both blocks are multiples of four; the descriptor writes u32 in its place otherwise.
+// Element: vec4<u32> where both blocks are multiples of 16 bytes; else the descriptor makes it u32, or f16.
 // Dispatch: ceil(count / 64) workgroups, one thread per element of y, linear over x and y.
 // Numerics: bits are copied, whatever they mean.
+
+alias Element = vec4<u32>;
 
 struct Shape { a_block: u32, b_block: u32, count: u32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> a: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> a: array<Element>;
+@group(0) @binding(2) var<storage, read> b: array<Element>;
+@group(0) @binding(3) var<storage, read_write> y: array<Element>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -27,7 +29,7 @@ fn main(
   let y_block = shape.a_block + shape.b_block;
   let o = t / y_block;
   let e = t - o * y_block;
-  var value = vec4<u32>(0u);
+  var value = Element();
   if (e < shape.a_block) {
     value = a[o * shape.a_block + e];
   } else {

@@ -21,6 +21,8 @@ export interface GroupNormShape {
   readonly eps: number;
   /** True where y = silu(norm(x)), silu(z) = z / (1 + e^-z). */
   readonly silu: boolean;
+  /** True where x, y and their gradients are stored as f16, else f32; the rest is f32. */
+  readonly f16?: boolean | undefined;
 }
 
 /** Elements of a normalisation's `stats`; `modulated` where it has a scale and a shift. */
@@ -42,6 +44,10 @@ interface Division {
   fits(s: GroupNormShape): boolean;
   /** Entry point, constants and workgroups. */
   of(s: GroupNormShape): Required<Pick<Dispatch<never>, "entry" | "constants" | "workgroups">>;
+}
+
+function elementBytes({ f16 }: GroupNormShape): number {
+  return f16 ? 2 : 4;
 }
 
 /** Threads of a workgroup of the divisions with one thread a group. */
@@ -110,8 +116,8 @@ function variants<K extends string, O extends string>(
   return Object.fromEntries(entries);
 }
 
-function key({ batch, channels, groups, size }: GroupNormShape): string {
-  return `${batch}x${channels}x${size} in ${groups} groups`;
+function key({ batch, channels, groups, size, f16 }: GroupNormShape): string {
+  return `${batch}x${channels}x${size} in ${groups} groups${f16 ? " f16" : ""}`;
 }
 
 /** Elements (vec4s, or scalars) of a channel. */
@@ -188,11 +194,16 @@ function divided(
   s: GroupNormShape,
   division: Division,
   constants: Readonly<Record<string, number>>,
-): Required<Pick<Dispatch<never>, "source" | "entry" | "constants" | "workgroups">> {
+): Pick<Dispatch<never>, "source" | "f16" | "entry" | "constants" | "workgroups"> {
   const { entry, workgroups, constants: own } = division.of(s);
   const VECTOR = vector(s);
-  const typed = VECTOR === 4 ? source : source.replace("alias Element = vec4<f32>;", "alias Element = f32;");
-  return { source: typed, entry, workgroups, constants: { SILU: Number(s.silu), VECTOR, ...constants, ...own } };
+  return {
+    source: VECTOR === 4 ? source : source.replace(/^(alias \w+) = vec4<f32>;/gm, "$1 = f32;"),
+    ...s.f16 && { f16: ["Stored"] },
+    entry,
+    workgroups,
+    constants: { SILU: Number(s.silu), VECTOR, ...constants, ...own },
+  };
 }
 
 function forwardDispatch<B>(b: ForwardBuffers<B>, s: GroupNormShape, division: Division): Dispatch<B> {
@@ -206,7 +217,8 @@ function forwardDispatch<B>(b: ForwardBuffers<B>, s: GroupNormShape, division: D
     reads: [b.x, b.gamma, b.beta, b.scale ?? b.gamma, b.shift ?? b.beta],
     writes: [b.y, b.stats],
     flops: elements * (s.silu ? 10 : 7),
-    bytes: 4 * (2 * (elements + s.channels + (modulated ? s.batch * s.channels : 0)) + groupNormStats(s, modulated)),
+    bytes: 2 * elements * elementBytes(s) +
+      4 * (2 * (s.channels + (modulated ? s.batch * s.channels : 0)) + groupNormStats(s, modulated)),
   };
 }
 
@@ -228,8 +240,8 @@ function gradDispatch<B>(
     reads: [b.x, vectors.gamma, vectors.beta, b.stats, b.dy, b.residual ?? b.x],
     writes: [b.dx, b.sums],
     flops: elements * (s.silu ? 26 : 12),
-    bytes: 4 * ((b.residual === undefined ? 3 : 4) * elements + groupNormStats(s, modulated) +
-      (modulated ? 0 : 2 * s.channels) + 2 * s.batch * s.channels),
+    bytes: (b.residual === undefined ? 3 : 4) * elements * elementBytes(s) +
+      4 * (groupNormStats(s, modulated) + (modulated ? 0 : 2 * s.channels) + 2 * s.batch * s.channels),
   };
 }
 

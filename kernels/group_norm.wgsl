@@ -16,7 +16,8 @@ const MODULATED: bool = false;
 const CHANNELS: u32 = 2u; // of a group, `registers` only
 const SHARE: u32 = 16u; // threads that share a channel of `shared_registers`; a group has at most LANES / SHARE channels
 const HELD: u32 = 4u; // Elements of a channel that a thread keeps; `registers`: all of them
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where size is no multiple of 4
+alias Element = vec4<f32>; // the descriptor makes both f32, and VECTOR 1, where size is no multiple of 4
+alias Stored = vec4<f32>; // Element as stored
 const VECTOR: u32 = 4u;
 
 struct Params {
@@ -28,12 +29,12 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> beta: array<f32>;
 @group(0) @binding(4) var<storage, read> scale: array<f32>;
 @group(0) @binding(5) var<storage, read> shift: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<Element>;
+@group(0) @binding(6) var<storage, read_write> y: array<Stored>;
 @group(0) @binding(7) var<storage, read_write> stats: array<f32>;
 
 var<workgroup> leaves: array<f32, LANES>;
@@ -66,7 +67,7 @@ fn components(element: Element) -> f32 {
 fn sum_values(start: u32, count: u32, lane: u32, lanes: u32) -> f32 {
   var total = Element(0.0);
   for (var i = lane; i < count; i += lanes) {
-    total += x[start + i];
+    total += Element(x[start + i]);
   }
   return components(total);
 }
@@ -74,7 +75,7 @@ fn sum_values(start: u32, count: u32, lane: u32, lanes: u32) -> f32 {
 fn sum_squares(start: u32, count: u32, lane: u32, lanes: u32, mean: f32) -> f32 {
   var total = Element(0.0);
   for (var i = lane; i < count; i += lanes) {
-    let deviation = x[start + i] - mean;
+    let deviation = Element(x[start + i]) - mean;
     total = fma(deviation, deviation, total);
   }
   return components(total);
@@ -114,7 +115,7 @@ fn normalise(group: u32, lane: u32, lanes: u32, mean: f32, rstd: f32) {
     let start = (group * params.channels_per_group + c) * params.size;
     let own = coefficients(group, c, lane == 0u);
     for (var i = lane; i < params.size; i += lanes) {
-      y[start + i] = activate(fma(x[start + i] - mean, Element(own.x * rstd), Element(own.y)));
+      y[start + i] = Stored(activate(fma(Element(x[start + i]) - mean, Element(own.x * rstd), Element(own.y))));
     }
   }
   if (lane == 0u) {
@@ -160,7 +161,7 @@ fn shared_registers(
   // @unroll
   for (var i = 0u; i < HELD; i++) {
     if (first + i * SHARE < size) {
-      values[i] = x[start + first + i * SHARE];
+      values[i] = Element(x[start + first + i * SHARE]);
       sum += values[i];
     }
   }
@@ -182,7 +183,7 @@ fn shared_registers(
     // @unroll
     for (var i = 0u; i < HELD; i++) {
       if (first + i * SHARE < size) {
-        y[start + first + i * SHARE] = activate(fma(values[i], Element(own.x * rstd), Element(own.y)));
+        y[start + first + i * SHARE] = Stored(activate(fma(values[i], Element(own.x * rstd), Element(own.y))));
       }
     }
   }
@@ -220,7 +221,7 @@ fn registers(
   var sum = Element(0.0);
   // @unroll
   for (var i = 0u; i < CHANNELS * HELD; i++) {
-    values[i] = x[start + i];
+    values[i] = Element(x[start + i]);
     sum += values[i];
   }
   let mean = components(sum) / f32(CHANNELS * HELD * VECTOR);
@@ -237,7 +238,7 @@ fn registers(
     let own = coefficients(group, c, true);
     // @unroll
     for (var i = 0u; i < HELD; i++) {
-      y[start + c * HELD + i] = activate(fma(values[c * HELD + i], Element(own.x * rstd), Element(own.y)));
+      y[start + c * HELD + i] = Stored(activate(fma(values[c * HELD + i], Element(own.x * rstd), Element(own.y))));
     }
   }
 }

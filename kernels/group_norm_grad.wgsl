@@ -17,7 +17,8 @@ const RESIDUAL: bool = true;
 const CHANNELS: u32 = 4u; // summed between two barriers; `registers`: of a group
 const SHARE: u32 = 16u; // threads that share a channel of `shared_registers`, a multiple of 8; a group has at most LANES / SHARE
 const HELD: u32 = 4u; // Elements of a channel that a thread keeps; `registers`: all of them
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where size is no multiple of 4
+alias Element = vec4<f32>; // the descriptor makes both f32, and VECTOR 1, where size is no multiple of 4
+alias Stored = vec4<f32>; // Element as stored
 const VECTOR: u32 = 4u;
 
 struct Params {
@@ -30,13 +31,13 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;
 @group(0) @binding(3) var<storage, read> beta: array<f32>;
 @group(0) @binding(4) var<storage, read> stats: array<f32>;
-@group(0) @binding(5) var<storage, read> dy: array<Element>;
-@group(0) @binding(6) var<storage, read> residual: array<Element>;
-@group(0) @binding(7) var<storage, read_write> dx: array<Element>;
+@group(0) @binding(5) var<storage, read> dy: array<Stored>;
+@group(0) @binding(6) var<storage, read> residual: array<Stored>;
+@group(0) @binding(7) var<storage, read_write> dx: array<Stored>;
 @group(0) @binding(8) var<storage, read_write> sums: array<f32>;
 
 // Pairs of sums: (dz, dz h).
@@ -75,8 +76,8 @@ fn sum_channel(group: u32, c: u32, lane: u32, lanes: u32) -> vec2<f32> {
   var sum = Element(0.0);
   var sum_h = Element(0.0);
   for (var i = lane; i < params.size; i += lanes) {
-    let h = (x[start + i] - mean) * rstd;
-    let dz = dy[start + i] * slope(fma(g, h, b));
+    let h = (Element(x[start + i]) - mean) * rstd;
+    let dz = Element(dy[start + i]) * slope(fma(g, h, b));
     sum += dz;
     sum_h = fma(dz, h, sum_h);
   }
@@ -93,9 +94,9 @@ fn store_channel(group: u32, c: u32, own: vec2<f32>) -> vec2<f32> {
 
 fn store_gradient(at: u32, value: Element) {
   if (RESIDUAL) {
-    dx[at] = value + residual[at];
+    dx[at] = Stored(value + Element(residual[at]));
   } else {
-    dx[at] = value;
+    dx[at] = Stored(value);
   }
 }
 
@@ -110,8 +111,8 @@ fn input_gradient(group: u32, lane: u32, lanes: u32, total: vec2<f32>) {
     let g = Element(own.x);
     let b = Element(own.y);
     for (var i = lane; i < params.size; i += lanes) {
-      let h = (x[start + i] - mean) * rstd;
-      let dz = dy[start + i] * slope(fma(g, h, b));
+      let h = (Element(x[start + i]) - mean) * rstd;
+      let dz = Element(dy[start + i]) * slope(fma(g, h, b));
       store_gradient(start + i, rstd * (g * dz - fma(h, Element(means.y), Element(means.x))));
     }
   }
@@ -182,8 +183,8 @@ fn shared_registers(
   // @unroll
   for (var i = 0u; i < HELD; i++) {
     if (first + i * SHARE < size) {
-      hs[i] = (x[start + first + i * SHARE] - mean) * rstd;
-      let dz = dy[start + first + i * SHARE] * slope(fma(hs[i], Element(own.x), Element(own.y)));
+      hs[i] = (Element(x[start + first + i * SHARE]) - mean) * rstd;
+      let dz = Element(dy[start + first + i * SHARE]) * slope(fma(hs[i], Element(own.x), Element(own.y)));
       sum += dz;
       sum_h = fma(dz, hs[i], sum_h);
       dhs[i] = own.x * dz;
@@ -261,8 +262,8 @@ fn registers(
     var sum_h = Element(0.0);
     // @unroll
     for (var i = c * HELD; i < c * HELD + HELD; i++) {
-      hs[i] = (x[start + i] - mean) * rstd;
-      let dz = dy[start + i] * slope(fma(hs[i], Element(own.x), Element(own.y)));
+      hs[i] = (Element(x[start + i]) - mean) * rstd;
+      let dz = Element(dy[start + i]) * slope(fma(hs[i], Element(own.x), Element(own.y)));
       sum += dz;
       sum_h = fma(dz, hs[i], sum_h);
       dhs[i] = own.x * dz;

@@ -13,6 +13,7 @@ export type PointwiseFunction =
   | "greater"
   | "equal"
   | "where"
+  | "cast"
   | "affine"
   | "clamp"
   | "exp"
@@ -44,6 +45,7 @@ const FUNCTIONS: Readonly<Record<PointwiseFunction, Emit>> = {
   greater: ([a, b]) => `select(T(0.0), T(1.0), ${a} > ${b})`,
   equal: ([a, b]) => `select(T(0.0), T(1.0), ${a} == ${b})`,
   where: ([c, a, b]) => `select(${b}, ${a}, ${c} != T(0.0))`,
+  cast: ([x]) => x!, // the types of its argument and its result differ
   affine: ([x], [scale, shift]) => `${x} * ${scale} + T(${shift})`,
   clamp: ([x], [low, high]) => `clamp(${x}, T(${low}), T(${high}))`,
   exp: ([x]) => `exp(${x})`,
@@ -89,6 +91,8 @@ export interface PointwiseStep {
   readonly args: readonly number[];
   /** The function's constants. */
   readonly params: readonly number[];
+  /** True where the result is rounded to f16: that of the last step is then stored as such. */
+  readonly f16?: boolean | undefined;
 }
 
 /** A pointwise expression; its last step is the output. */
@@ -99,12 +103,15 @@ export interface PointwiseShape {
   readonly shape: readonly number[];
   /** Extents of each input, broadcast by NumPy's rules. */
   readonly inputShapes: readonly (readonly number[])[];
+  /** Which inputs are stored as f16; none when absent. */
+  readonly inputF16?: readonly boolean[] | undefined;
 }
 
 /**
  * Evaluates the expression for every element of `output`. Extents that all inputs treat alike are merged; where the
  * innermost merged extent is a multiple of 4, each thread computes four elements at once. Shapes, strides and
- * constants are uniforms: the pipeline depends on the expression and the pattern of broadcasting alone.
+ * constants are uniforms: the pipeline depends on the expression, the types and the pattern of broadcasting alone. It is
+ * computed in f32; a result that is f16 is rounded to it also where it is not stored, so that fusing changes no result.
  */
 export function pointwise<B>(b: { inputs: readonly B[]; output: B }, s: PointwiseShape): Dispatch<B> {
   const { extents, strides } = collapse(s.shape, s.inputShapes);
@@ -122,53 +129,61 @@ export function pointwise<B>(b: { inputs: readonly B[]; output: B }, s: Pointwis
     return `params.${name}`;
   };
 
+  const usesF16 = s.inputF16?.includes(true) || s.steps.some(({ f16 }) => f16);
+  const storedF16 = width === 4 ? "HalfQuad" : "Half";
   const bindings: string[] = [], loads: string[] = [];
   s.inputShapes.forEach((_, i) => {
     const own = strides[i]!;
     const vector = width === 4 && own[rank - 1] === 1;
-    bindings.push(`@group(0) @binding(${i + 1}) var<storage, read> in${i}: array<${vector ? "vec4<f32>" : "f32"}>;`);
+    const [scalarType, vectorType] = s.inputF16?.[i] ? ["Half", "HalfQuad"] : ["f32", "vec4<f32>"];
+    const type = vector ? vectorType : scalarType;
+    bindings.push(`@group(0) @binding(${i + 1}) var<storage, read> in${i}: array<${type}>;`);
     const linear = own.every((stride, d) => stride === natural(extents, d));
     const terms = linear ? ["i"] : own.flatMap((stride, d) => {
       if (stride === 0) return [];
       if (d === rank - 1) return [`c${d}`];
       return [`c${d} * ${word(`stride${i}_${d}`, vector ? stride / 4 : stride)}`];
     });
-    loads.push(`let v${i} = T(in${i}[${terms.join(" + ") || "0u"}]);`);
+    const element = `in${i}[${terms.join(" + ") || "0u"}]`;
+    loads.push(`let v${i} = T(${type === "Half" ? `f32(${element})` : element});`);
   });
-  s.steps.forEach(({ fn, args, params }, step) => {
+  s.steps.forEach(({ fn, args, params, f16 }, step) => {
     const constants = params.map((value, p) => word(`p${step}_${p}`, new F32(value)));
     const expression = FUNCTIONS[fn](args.map((a) => `v${a}`), constants);
-    loads.push(`let v${s.inputShapes.length + step} = ${expression};`);
+    loads.push(`let v${s.inputShapes.length + step} = ${f16 ? `T(${storedF16}(${expression}))` : expression};`);
   });
 
-  const scalar = width === 4 ? "vec4<f32>" : "f32";
-  const source = `alias T = ${scalar};
+  const outputF16 = s.steps.at(-1)!.f16;
+  const source = `alias T = ${width === 4 ? "vec4<f32>" : "f32"};
 alias U = ${width === 4 ? "vec4<u32>" : "u32"};
-struct Params {
+${usesF16 ? "alias Half = f32;\nalias HalfQuad = vec4<f32>;\n" : ""}struct Params {
 ${fields.map((name, i) => `  ${name}: ${types[i]},`).join("\n")}
 }
 @group(0) @binding(0) var<uniform> params: Params;
 ${bindings.join("\n")}
-@group(0) @binding(${s.inputShapes.length + 1}) var<storage, read_write> output: array<T>;
+@group(0) @binding(${s.inputShapes.length + 1}) var<storage, read_write> output: array<${outputF16 ? storedF16 : "T"}>;
 ${s.steps.some(({ fn }) => fn === "sin" || fn === "cos") ? SINE : ""}@compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = id.x + id.y * groups.x * 64u;
   if (i >= params.count) { return; }
 ${coordinates(rank)}
   ${loads.join("\n  ")}
-  output[i] = v${s.inputShapes.length + s.steps.length - 1};
+  output[i] = ${outputF16 ? storedF16 : "T"}(v${s.inputShapes.length + s.steps.length - 1});
 }
 `;
-  const elements = s.inputShapes.map((shape) => shape.reduce((total, extent) => total * extent, 1));
+  const inputBytes = s.inputShapes.map((shape, i) =>
+    shape.reduce((total, extent) => total * extent, s.inputF16?.[i] ? 2 : 4)
+  );
   return {
     label: `pointwise.${s.steps.map((step) => step.fn).slice(-3).join("-")}`,
     source,
+    ...usesF16 && { f16: ["Half", "HalfQuad"] },
     uniforms,
     reads: b.inputs,
     writes: [b.output],
     workgroups: spread(ceilDiv(count, 64)),
     flops: count * width * s.steps.length,
-    bytes: 4 * (count * width + elements.reduce((a, e) => a + e, 0)),
+    bytes: (outputF16 ? 2 : 4) * count * width + inputBytes.reduce((total, bytes) => total + bytes, 0),
   };
 }
 

@@ -20,6 +20,8 @@ export interface ReduceShape {
   readonly r1: number;
   /** What is computed. */
   readonly op: ReduceOp;
+  /** True where x is stored as f16, else f32; y is f32. */
+  readonly f16?: boolean | undefined;
 }
 
 const OPS: readonly ReduceOp[] = ["sum", "sumSquares", "max", "min"];
@@ -65,18 +67,19 @@ export function reduce<B>(b: { x: B; y: B; scratch: B }, s: ReduceShape): Dispat
   return [pass(b.x, b.scratch, s, layout), pass(b.scratch, b.y, rest, single)];
 }
 
-function pass<B>(x: B, y: B, { k0, r0, k1, r1, op }: ReduceShape, { byThread, splits, chunk }: Plan): Dispatch<B> {
+function pass<B>(x: B, y: B, { k0, r0, k1, r1, op, f16 }: ReduceShape, { byThread, splits, chunk }: Plan): Dispatch<B> {
   const outputs = k0 * k1, elements = outputs * r0 * r1;
   return {
     label: `reduce.${op}`,
     source: byThread ? columns : rows,
     constants: { OP: OPS.indexOf(op) },
+    ...f16 && { f16: ["Stored"] },
     uniforms: [r0, k1, r1, outputs, splits, chunk],
     reads: [x],
     writes: [y],
     workgroups: spread(splits * (byThread ? ceilDiv(outputs, 64) : outputs)),
     flops: elements * (op === "sumSquares" ? 2 : 1),
-    bytes: 4 * (elements + outputs * splits),
+    bytes: (f16 ? 2 : 4) * elements + 4 * outputs * splits,
   };
 }
 

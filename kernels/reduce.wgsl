@@ -10,10 +10,12 @@
 // Numerics: f32; every thread adds every 64th element, then 64 partial sums are added in a fixed order: deterministic.
 // A NaN reaches sums; max and min leave it open, as WGSL does.
 
+alias Stored = f32; // of x
+
 struct Shape { r0: u32, k1: u32, r1: u32, outputs: u32, splits: u32, chunk: u32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 const OP: u32 = 0u;
@@ -52,9 +54,9 @@ fn main(
   var j = (begin + thread) % shape.r1;
   // Max and min start from an element of their own range: WGSL has no infinity to start from.
   var total = 0.0;
-  if (OP >= 2u) { total = x[origin + (begin / shape.r1) * row + begin % shape.r1]; }
+  if (OP >= 2u) { total = f32(x[origin + (begin / shape.r1) * row + begin % shape.r1]); }
   for (var e = begin + thread; e < end; e += 64u) {
-    total = accumulate(total, x[origin + i * row + j]);
+    total = accumulate(total, f32(x[origin + i * row + j]));
     i += step_i;
     j += step_j;
     if (j >= shape.r1) {

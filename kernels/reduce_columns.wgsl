@@ -9,10 +9,12 @@
 // Numerics: f32, added in order of position: deterministic. A NaN reaches sums; max and min leave it open, as WGSL
 // does.
 
+alias Stored = f32; // of x
+
 struct Shape { r0: u32, k1: u32, r1: u32, outputs: u32, splits: u32, chunk: u32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 const OP: u32 = 0u;
@@ -42,9 +44,9 @@ fn main(
   var at = ((output / shape.k1) * shape.r0 + begin) * row + (output % shape.k1) * shape.r1;
   // Max and min start from an element of their own range: WGSL has no infinity to start from.
   var total = 0.0;
-  if (OP >= 2u) { total = x[at]; }
+  if (OP >= 2u) { total = f32(x[at]); }
   for (var i = begin; i < end; i++) {
-    for (var j = 0u; j < shape.r1; j++) { total = accumulate(total, x[at + j]); }
+    for (var j = 0u; j < shape.r1; j++) { total = accumulate(total, f32(x[at + j])); }
     at += row;
   }
   y[split * shape.outputs + output] = total;

@@ -9,11 +9,15 @@
 // Dispatch: ceil(count / 64) workgroups, one thread per element of x, linear over x and y.
 // Numerics: f32, one multiplication.
 
+// as stored
+alias Scalar = f32;
+alias Pair = vec2<f32>;
+
 struct Shape { width: u32, count: u32, factor: f32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec2<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<Scalar>;
+@group(0) @binding(2) var<storage, read_write> y: array<Pair>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -24,7 +28,7 @@ fn main(
   let t = (wid.x + wid.y * num.x) * 64u + thread;
   if (t >= shape.count) { return; }
   let at = t + (t / shape.width) * shape.width;
-  let value = vec2<f32>(shape.factor * x[t]);
+  let value = Pair(vec2<f32>(shape.factor * f32(x[t])));
   y[at] = value;
   y[at + shape.width] = value;
 }

@@ -9,11 +9,15 @@
 // Dispatch: ceil(count / 64) workgroups, one thread per element of y, linear over x and y.
 // Numerics: f32; rows are added first, then the pair.
 
+// as stored
+alias Scalar = f32;
+alias Pair = vec2<f32>;
+
 struct Shape { width: u32, count: u32, factor: f32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x: array<vec2<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Pair>;
+@group(0) @binding(2) var<storage, read_write> y: array<Scalar>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -24,6 +28,6 @@ fn main(
   let t = (wid.x + wid.y * num.x) * 64u + thread;
   if (t >= shape.count) { return; }
   let at = t + (t / shape.width) * shape.width;
-  let pair = x[at] + x[at + shape.width];
-  y[t] = shape.factor * (pair.x + pair.y);
+  let pair = vec2<f32>(x[at]) + vec2<f32>(x[at + shape.width]);
+  y[t] = Scalar(shape.factor * (pair.x + pair.y));
 }

@@ -29,7 +29,7 @@ export function standalone(list: (lowering: Lowering<string>) => readonly Dispat
     scratch: newScratch,
     packed: (w: string, packing: Packing) => {
       const jobs = [{ ...packing, start: 0 }];
-      const table = `table ${packs.length}`, packed = newScratch(packedSize(packing));
+      const table = `table ${packs.length}`, packed = newScratch(packedSize(packing) / (packing.f16 ? 2 : 1));
       constants[table] = packTable(jobs);
       packs.push(pack({ w, table, packed }, jobs));
       packings.push({ w, packing });

@@ -489,6 +489,7 @@ gpuTest("ops agree with PyTorch", async (gpu) => {
 Deno.test("ops name themselves and the shapes that do not fit", () => {
   const [m, v, x, w] = [normal(2, 3), normal(4), normal(1, 3, 4, 4), normal(2, 5, 3, 3)];
   const b3 = normal(3);
+  const [square, qkv, half] = [normal(3, 3, 1, 1), normal(1, 2, 3), (x: Tensor) => g.cast(x, "f16")];
   const words = g.constant([1, 2, 3, 4], [4], "u32"), bytes = g.constant([1], [4], "u8");
   const refused: [() => unknown, string][] = [
     [() => g.add(m, v), "add cannot broadcast [2, 3] and [4]"],
@@ -505,7 +506,21 @@ Deno.test("ops name themselves and the shapes that do not fit", () => {
     [() => g.concat([], 0), "at least one"],
     [() => g.sum(m, [2]), "axis 2"],
     [() => g.broadcastTo(m, [3]), "[2, 3] to [3]"],
-    [() => g.exp(words), "f32 data; got u32"],
+    [() => g.exp(words), "exp expects f32 or f16 data, of one type; got u32"],
+    [() => g.cast(words, "f16"), "cast expects f32 or f16 data, of one type; got u32"],
+    [() => g.cast(m, "u32"), "cast gives f32 or f16; u32 was wanted"],
+    [() => g.matmul(half(m), m), "matmul expects f32 data; got f16"],
+    [() => g.softmax(half(m)), "softmax expects f32 data; got f16"],
+    [() => g.conv2d(half(x), half(normal(2, 3, 1, 1))), "conv2d expects f32 data; got f16"],
+    [
+      () => g.conv2d(half(x), square, undefined, { residual: x }),
+      "conv2d expects f32 or f16 data, of one type; got f16 and f32",
+    ],
+    [() => g.groupNorm(half(x), half(v), v, { groups: 3, eps: 1e-5 }), "groupNorm expects f32 data; got f16"],
+    [() => g.attention(qkv, half(qkv), qkv), "attention expects f32 or f16 data, of one type; got f32 and f16 and f32"],
+    [() => g.concat([half(m), m], 0), "concat expects"],
+    [() => bregman(half(v)), "bregmanWeights expects f32 data; got f16"],
+    [() => g.gradients([half(m)], [m], { seeds: [m] }), "gradients at pointwise expects f16 data; got f32"],
     [() => g.softmax(normal()), "at least one axis"],
     [() => g.groupNorm(x, v, v, { groups: 2, eps: 1e-5 }), "into 2 groups"],
     [() => g.groupNorm(x, v, v, { groups: 3, eps: 1e-5 }), "gamma and beta [3]"],

@@ -2,6 +2,7 @@
 
 import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
 import { checkLambda } from "../distill/bregman.ts";
+import { PRECISIONS } from "../nn/unet.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
@@ -56,7 +57,12 @@ const COMMAND = {
     { name: "teacher", kind: "string", placeholder: "FILE", help: "a trained teacher: skips its training" },
     { name: "teacher-steps", kind: "integer", min: 1, help: "updates of the teacher" },
     { name: "distill-steps", kind: "integer", min: 1, help: "updates of the generator" },
-    { name: "precision", kind: "choice", choices: ["f32"], help: "arithmetic (f32 is all there is so far)" },
+    {
+      name: "precision",
+      kind: "choice",
+      choices: PRECISIONS,
+      help: "how networks store activations: f16 halves their memory (default: f32)",
+    },
     { name: "teacher-lr", kind: "number", above: 0, help: "learning rate of the teacher" },
     { name: "generator-lr", kind: "number", above: 0, help: "learning rate of the generator" },
     { name: "fake-lr", kind: "number", above: 0, help: "learning rate of the fake score" },
@@ -172,7 +178,7 @@ function makeConfig(values: TrainValues, preset: PresetName): RunConfig {
   return {
     preset,
     seed: values.seed ?? 0,
-    precision: "f32",
+    precision: values.precision ?? "f32",
     modelChannels: base.modelChannels,
     ...values.microbatch !== undefined && { microbatch: values.microbatch },
     checkpointBlocks: values.checkpointBlocks,

@@ -29,7 +29,7 @@ const SAMPLE_STREAM = 0x200;
 /** Second key word of sampling noise: apart from every training stream of the same seed. */
 const SAMPLE_KEY = 0x5eed;
 
-/** A sampler for one batch size; weights are read anew at every call. */
+/** A sampler for one batch size, all in f32; weights are read anew at every call. */
 export interface Sampler {
   /** Network evaluations an image costs. */
   readonly evaluations: number;
@@ -87,9 +87,14 @@ async function inBatches(
   return images;
 }
 
+/** The network of `weights` without what training makes of it. */
+function inF32({ network }: Weights): UNet {
+  return new UNet((network as UNet).config);
+}
+
 async function oneStepSampler(weights: Weights, info: ModelInfo, batch: number): Promise<Sampler> {
   const { workspace } = weights;
-  const x = generate(weights.network as UNet, weights.lookup, latents(info, batch), info.sigmaInit!);
+  const x = generate(inF32(weights), weights.lookup, latents(info, batch), info.sigmaInit!);
   const program = await workspace.compile({
     label: "sample.oneStep",
     outputs: { images: toUint8(x, dataToBytes(info)) },
@@ -148,7 +153,7 @@ export async function compileHeun(
   x: Tensor,
   compile: (label: string, next: Tensor) => Promise<Program>,
 ): Promise<HeunPrograms> {
-  const network = weights.network as UNet;
+  const network = inF32(weights);
   const sigma = host("sigma"), next = host("next");
   const slope = (at: Tensor, level: Tensor) => {
     const denoised = denoise(network, weights.lookup, at, sameSigma(level, at.shape[0]!));

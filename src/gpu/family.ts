@@ -21,6 +21,8 @@ export interface Packing {
   readonly strideIn: number;
   /** 1 where the filter is turned around. */
   readonly flip: 0 | 1;
+  /** True where they are stored as f16, else f32. */
+  readonly f16?: boolean | undefined;
 }
 
 /** What a variant may ask for while it lists its dispatches. */

@@ -56,6 +56,8 @@ export class Gpu {
     readonly adapter: AdapterSummary,
     /** True where timestamps can be taken. */
     readonly hasTimestamps: boolean,
+    /** True where shaders can store f16. */
+    readonly hasF16: boolean,
     /** Which variants of the kernels the programs compiled from now on get. */
     public choices: KernelChoices,
   ) {
@@ -80,12 +82,15 @@ export class Gpu {
     if (!adapter) throw new AdapterError("No WebGPU adapter was found.");
     const requiredLimits: Record<string, number> = {};
     for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
-    const hasTimestamps = adapter.features.has("timestamp-query");
+    const hasTimestamps = adapter.features.has("timestamp-query"), hasF16 = adapter.features.has("shader-f16");
     let device: GPUDevice;
     try {
       device = await adapter.requestDevice({
         requiredLimits,
-        requiredFeatures: hasTimestamps ? ["timestamp-query"] : [],
+        requiredFeatures: [
+          ...hasTimestamps ? ["timestamp-query"] as const : [],
+          ...hasF16 ? ["shader-f16"] as const : [],
+        ],
       });
     } catch (error) {
       throw new AdapterError(`The WebGPU adapter gave no device: ${(error as Error).message}`);
@@ -99,6 +104,7 @@ export class Gpu {
       device,
       { name, software, vendor: info.vendor },
       hasTimestamps,
+      hasF16,
       new KernelChoices(software ? "software" : "hardware", mismatch ? {} : tuning?.choices),
     );
   }
@@ -163,6 +169,12 @@ export class Gpu {
     }
   }
 
+  /** Throws an {@linkcode AdapterError} where shaders cannot store f16. */
+  expectF16(what: string): void {
+    if (this.hasF16) return;
+    throw new AdapterError(`${what} stores f16, but the adapter ${this.adapter.name} does not offer shader-f16.`);
+  }
+
   /** Throws an {@linkcode OutOfMemoryError} unless {@linkcode Gpu.memoryLimit} leaves room for `bytes` more. */
   expectRoom(what: string, bytes: number): void {
     if (this.allocatedBytes + bytes <= this.memoryLimit) return;
@@ -184,15 +196,18 @@ export class Gpu {
    * The pipeline of a dispatch, compiled at its first use and kept.
    *
    * @throws {ShaderError} with the offending lines where the shader does not compile.
+   * @throws {AdapterError} where it stores f16 and the adapter does not offer that.
    */
   async pipeline(dispatch: Dispatch<unknown>): Promise<Pipeline> {
-    const { label, source, constants, entry = "main", uniforms, reads, writes } = dispatch;
-    const key = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry} ${JSON.stringify(constants)}`;
+    const { label, source, constants, f16, entry = "main", uniforms, reads, writes } = dispatch;
+    if (f16) this.expectF16(`Kernel ${label}`);
+    const bindings = `${uniforms.length > 0} ${reads.length} ${writes.length}`;
+    const key = `${bindings} ${entry} ${JSON.stringify([constants, f16])}`;
     const sameSource = this.#pipelines.get(source) ?? new Map<string, Pipeline>();
     this.#pipelines.set(source, sameSource);
     const known = sameSource.get(key);
     if (known) return known;
-    const code = specialise(source, constants);
+    const code = specialise(source, constants, f16);
     const layout = this.#layout(uniforms.length > 0, reads.length, writes.length, label);
     this.device.pushErrorScope("validation");
     const module = this.device.createShaderModule({ code, label });

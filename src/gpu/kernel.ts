@@ -21,6 +21,8 @@ export interface Dispatch<B> {
   readonly entry?: string;
   /** Values for the file's `const` and `override` declarations: they specialise the pipeline. */
   readonly constants?: Readonly<Record<string, number>>;
+  /** The file's `alias` declarations of storage types that are f16 instead of f32; absent: none, and no f16 at all. */
+  readonly f16?: readonly string[];
   /** Words of the uniform block at binding 0, in the order of the WGSL struct; empty: binding 0 is absent. */
   readonly uniforms: readonly Word[];
   /** Storage buffers at bindings 1, 2, …: first those read, then those written. */

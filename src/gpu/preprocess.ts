@@ -1,4 +1,4 @@
-/** The one WGSL preprocessor: specialises constants, unrolls marked loops, folds what is then known. */
+/** The one WGSL preprocessor: specialises constants and storage types, unrolls marked loops, folds what is then known. */
 
 import { GraphError } from "./errors.ts";
 
@@ -12,10 +12,16 @@ import { GraphError } from "./errors.ts";
  *   A and B are integer expressions of literals and of constants declared in the file.
  * - In what was unrolled, an `if` without `else` whose condition is such an expression is decided, and an index that is one
  *   is computed: WGSL compilers take long over thousands of them.
+ * - An `alias NAME = f32;` or `alias NAME = vecN<f32>;` line whose NAME is in `f16` becomes one of f16. The file converts
+ *   what it loads (`f32(x[i])`, `vec4<f32>(x[i])`) and what it stores (`NAME(value)`), which changes nothing in f32.
  *
  * The file is valid WGSL without any of this.
  */
-export function specialise(source: string, constants: Readonly<Record<string, number>> = {}): string {
+export function specialise(
+  source: string,
+  constants: Readonly<Record<string, number>> = {},
+  f16: readonly string[] = [],
+): string {
   let text = source;
   for (const [name, value] of Object.entries(constants)) {
     const declaration = new RegExp(`^(?:const|override) ${name}: (\\w+) = [^;]+;`, "m");
@@ -26,7 +32,19 @@ export function specialise(source: string, constants: Readonly<Record<string, nu
   for (const [, name, value] of text.matchAll(/^(?:const|override) (\w+): [ui]32 = (\d+)[ui]?;/gm)) {
     known.set(name!, Number(value));
   }
-  return unroll(text, known);
+  return unroll(withF16(text, f16), known);
+}
+
+/** The named aliases as types of f16. */
+function withF16(source: string, aliases: readonly string[]): string {
+  if (aliases.length === 0) return source;
+  let text = source;
+  for (const name of aliases) {
+    const declaration = new RegExp(`^(alias ${name} = (?:vec[234]<)?)f32(>?;)`, "m");
+    if (!declaration.test(text)) throw new GraphError(`The kernel declares no alias ${name} of a type of f32.`);
+    text = text.replace(declaration, "$1f16$2");
+  }
+  return `enable f16;\n${text}`;
 }
 
 /** A WGSL literal of the given scalar type. */

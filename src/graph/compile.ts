@@ -50,12 +50,16 @@ export async function compileProgram(workspace: Workspace, spec: ProgramSpec): P
   const { label, outputs = {}, updates = [], metrics = {}, metricsCapacity = 64 } = spec;
   const results: Results = { outputs, metrics, updates };
   const roots = [...Object.values(outputs), ...Object.values(metrics), ...updates.map(([, tensor]) => tensor)];
+  for (const [name, { dtype }] of Object.entries(outputs)) {
+    if (dtype === "f16") throw new GraphError(`Program ${label}: the output ${name} is f16; cast it to f32.`);
+  }
   const nodes = schedule(reachable(roots));
   const { steps, leaves: lowered } = lowerNodes(
     nodes,
     new Set(roots.map((tensor) => storageRoot(tensor).node)),
     gpu.choices,
   );
+  if (nodes.some(({ outputs }) => outputs.some(({ dtype }) => dtype === "f16"))) gpu.expectF16(`Program ${label}`);
   expectBindable(gpu, label, nodes, steps);
 
   const owned: GPUBuffer[] = [];

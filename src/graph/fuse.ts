@@ -6,7 +6,16 @@ import type { Dispatch } from "../gpu/kernel.ts";
 import { pointwise, type PointwiseStep } from "../../kernels/pointwise.ts";
 import { PackedWeights } from "./packing.ts";
 import { type PointwiseAttrs, pointwiseOp } from "./ops/pointwise.ts";
-import { apply, type Node, type NodeLowering, type Op, sameShape, type Shape, type Tensor } from "./tensor.ts";
+import {
+  apply,
+  type DType,
+  type Node,
+  type NodeLowering,
+  type Op,
+  sameShape,
+  type Shape,
+  type Tensor,
+} from "./tensor.ts";
 
 /** What runs without interruption: the dispatches of one node, or of a fused group of nodes. */
 export interface Step {
@@ -79,7 +88,7 @@ function addition(
 ): { node: Node; other: Tensor } | undefined {
   if (node.op !== pointwiseOp || (node as Node<PointwiseAttrs>).attrs.fn !== "add") return undefined;
   const [a, b] = node.inputs as [Tensor, Tensor];
-  if (a === b || !sameShape(a.shape, b.shape)) return undefined;
+  if (a === b || !sameShape(a.shape, b.shape) || a.dtype !== b.dtype) return undefined;
   for (const [own, other] of [[b, a], [a, b]] as const) {
     const { node: source } = own;
     if (!source.op.addable || own.index !== 0 || kept.has(source) || absorbed.has(source)) continue;
@@ -94,8 +103,8 @@ function addition(
 
 function lower(node: Node, choices: KernelChoices, packed: PackedWeights, sum?: NodeLowering["sum"]): Step {
   const scratch: Tensor[] = [];
-  const newScratch = (elements: number) => {
-    const tensor = apply(scratchOp, null, [], [elements]);
+  const newScratch = (elements: number, dtype?: DType) => {
+    const tensor = apply(scratchOp, null, [], [elements], dtype);
     scratch.push(tensor);
     return tensor;
   };
@@ -160,12 +169,13 @@ function fuse(
       const member = members.indexOf(input.tensor.node as Node<PointwiseAttrs>);
       return member >= 0 ? inputs.length + member : inputs.findIndex((other) => sameInput(other, input));
     });
-    return { ...node.attrs, args };
+    return { ...node.attrs, args, f16: node.outputs[0]!.dtype === "f16" };
   });
   const dispatch = pointwise({ inputs: inputs.map(({ tensor }) => tensor), output: root.outputs[0]! }, {
     steps,
     shape,
     inputShapes: inputs.map(({ shape }) => shape),
+    inputF16: inputs.map(({ tensor }) => tensor.dtype === "f16"),
   });
   return { node: root as Node, outputs: root.outputs, dispatches: [dispatch], scratch: [] };
 }

@@ -4,7 +4,7 @@ import { GraphError } from "../gpu/errors.ts";
 import { type CheckpointAttrs, checkpointOp, repeat } from "./checkpoint.ts";
 import { add } from "./ops/pointwise.ts";
 import { constant } from "./ops/leaf.ts";
-import { expectShapes, type Node, sameShape, type Tensor } from "./tensor.ts";
+import { expectDType, expectShapes, type Node, sameShape, type Tensor } from "./tensor.ts";
 
 /** Nodes reachable from `tensors`, in creation (hence topological) order. */
 export function reachable(tensors: readonly Tensor[]): Node[] {
@@ -46,6 +46,7 @@ export function gradients(
       tensor,
       cotangent,
     );
+    expectDType(tensor.dtype, `gradients at ${tensor.node.op.name}`, cotangent);
     const old = cotangents.get(tensor);
     cotangents.set(tensor, old ? add(old, cotangent) : cotangent);
   };

@@ -5,7 +5,7 @@ import type { Dispatch } from "../gpu/kernel.ts";
 import { pack, packedLayout, packedSize, type PackJob, packTable } from "../../kernels/conv2d_pack.ts";
 import type { Step } from "./fuse.ts";
 import { constant, type VariableAttrs, variableOp } from "./ops/leaf.ts";
-import { apply, type Node, type Op, type Tensor } from "./tensor.ts";
+import { apply, type DType, type Node, type Op, type Tensor } from "./tensor.ts";
 
 /** Where a part lies in the tensor it is a part of. */
 export interface PartAttrs {
@@ -34,12 +34,13 @@ export class PackedWeights {
   request(
     w: Tensor,
     packing: Packing,
-    scratch: (elements: number) => Tensor,
+    scratch: (elements: number, dtype: DType) => Tensor,
     before: Dispatch<Tensor>[],
   ): Tensor {
+    const dtype = packing.f16 ? "f16" : "f32";
     if (w.node.op !== variableOp) {
       const jobs = [{ ...packing, start: 0 }];
-      const packed = scratch(packedSize(packing));
+      const packed = scratch(packedSize(packing), dtype);
       before.push(pack({ w, table: this.#table(jobs), packed }, jobs));
       return packed;
     }
@@ -50,7 +51,7 @@ export class PackedWeights {
     const key = Object.values(job).join();
     let request = requests.get(key);
     if (!request) {
-      const tensor = apply(partOp, { whole: undefined, offset: 0 }, [], [packedSize(packing)]);
+      const tensor = apply(partOp, { whole: undefined, offset: 0 }, [], [packedSize(packing)], dtype);
       request = { job, part: tensor.node as Node<PartAttrs> };
       requests.set(key, request);
     }
@@ -59,19 +60,24 @@ export class PackedWeights {
 
   /** The steps that pack what was requested from state, and all leaves that packing reads. */
   finish(): { steps: Step[]; leaves: readonly Node[] } {
-    const steps = [...this.#buffers].map(([buffer, requests]) => {
-      const parts = [...requests.values()];
-      const jobs = parts.map(({ job }) => job);
-      const { offsets, total } = packedLayout(jobs);
-      const table = this.#table(jobs);
-      const storage = { buffer, offset: 0, size: buffer.size };
-      const w = apply(variableOp, { name: buffer.label, storage }, [], [buffer.size / 4]);
-      const packed = apply(packOp, null, [w, table], [total]);
-      parts.forEach(({ part }, i) => Object.assign(part.attrs, { whole: packed, offset: offsets[i]! * 4 }));
-      this.#leaves.push(w.node);
-      return { node: packed.node, outputs: [packed], dispatches: [pack({ w, table, packed }, jobs)], scratch: [] };
+    const steps = [...this.#buffers].flatMap(([buffer, requests]) => {
+      const byType = Map.groupBy(requests.values(), ({ part }) => part.outputs[0]!.dtype);
+      return [...byType].map(([dtype, parts]) => this.#step(buffer, parts, dtype));
     });
     return { steps, leaves: this.#leaves };
+  }
+
+  #step(buffer: GPUBuffer, parts: readonly Request[], dtype: DType): Step {
+    const jobs = parts.map(({ job }) => job);
+    const { offsets, total } = packedLayout(jobs);
+    const table = this.#table(jobs);
+    const storage = { buffer, offset: 0, size: buffer.size };
+    const w = apply(variableOp, { name: buffer.label, storage }, [], [buffer.size / 4]);
+    const packed = apply(packOp, null, [w, table], [total], dtype);
+    const bytes = dtype === "f16" ? 2 : 4;
+    parts.forEach(({ part }, i) => Object.assign(part.attrs, { whole: packed, offset: offsets[i]! * bytes }));
+    this.#leaves.push(w.node);
+    return { node: packed.node, outputs: [packed], dispatches: [pack({ w, table, packed }, jobs)], scratch: [] };
   }
 
   #table(jobs: readonly PackJob[]): Tensor {

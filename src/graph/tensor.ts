@@ -4,8 +4,17 @@ import { GraphError } from "../gpu/errors.ts";
 import type { KernelChoices, Lowering } from "../gpu/family.ts";
 import type { Dispatch } from "../gpu/kernel.ts";
 
-/** Element type; `u8` is stored packed, four to a 32-bit word, little-endian. */
-export type DType = "f32" | "u32" | "u8";
+/**
+ * Element type; `u8` is stored packed, four to a 32-bit word, little-endian. `f16` is a way to store what a program
+ * computes on the way: kernels compute in f32, and what enters and leaves a program is none.
+ */
+export type DType = "f32" | "u32" | "u8" | "f16";
+
+/** Element type of leaves, state and results. */
+export type LeafDType = Exclude<DType, "f16">;
+
+/** Bytes of an element. */
+const ELEMENT_BYTES: Readonly<Record<DType, number>> = { f32: 4, u32: 4, f16: 2, u8: 1 };
 
 /** Static extents, outermost first; `[]` is a scalar. */
 export type Shape = readonly number[];
@@ -30,7 +39,7 @@ export class Tensor implements TensorSpec {
 
   /** Bytes in memory, rounded up to whole words. */
   get bytes(): number {
-    return this.dtype === "u8" ? Math.ceil(this.size / 4) * 4 : this.size * 4;
+    return Math.ceil(this.size * ELEMENT_BYTES[this.dtype] / 4) * 4;
   }
 }
 
@@ -110,6 +119,13 @@ export function expectShapes(condition: boolean, op: string, expected: string, .
   if (condition) return;
   const got = tensors.map((t) => shapeText(t.shape)).join(" and ");
   throw new GraphError(`${op} expects ${expected}; got ${got}.`);
+}
+
+/** Throws unless all tensors are f32, or all f16. */
+export function expectFloats(op: string, ...tensors: readonly Tensor[]): void {
+  const types = tensors.map(({ dtype }) => dtype);
+  if ((["f32", "f16"] as const).some((float) => types.every((type) => type === float))) return;
+  throw new GraphError(`${op} expects f32 or f16 data, of one type; got ${types.join(" and ")}.`);
 }
 
 /** Throws unless every tensor has the element type. */

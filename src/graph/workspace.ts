@@ -5,7 +5,7 @@ import { BINDING_ALIGNMENT, type Gpu } from "../gpu/gpu.ts";
 import { compileProgram } from "./compile.ts";
 import type { Program, ProgramSpec, Run } from "./program.ts";
 import { type HostData, type Storage, variableOp } from "./ops/leaf.ts";
-import { apply, type DType, elementCount, type Shape, type Tensor } from "./tensor.ts";
+import { apply, elementCount, type LeafDType, type Shape, type Tensor } from "./tensor.ts";
 
 /** Named state on the device that outlives programs. */
 export class Variable {
@@ -17,7 +17,7 @@ export class Variable {
     readonly workspace: Workspace,
     readonly name: string,
     shape: Shape,
-    dtype: DType,
+    dtype: LeafDType,
     readonly storage: Storage,
   ) {
     this.tensor = apply(variableOp, { name, storage }, [], shape, dtype);
@@ -90,7 +90,7 @@ export class Workspace {
   constructor(readonly gpu: Gpu) {}
 
   /** Makes zeroed state of the given shape. */
-  variable(name: string, shape: Shape, dtype: DType = "f32"): Variable {
+  variable(name: string, shape: Shape, dtype: LeafDType = "f32"): Variable {
     const words = dtype === "u8" ? Math.ceil(elementCount(shape) / 4) : elementCount(shape);
     const buffer = this.#own(this.gpu.buffer(words * 4, name));
     return new Variable(this, name, shape, dtype, { buffer, offset: 0, size: words * 4 });

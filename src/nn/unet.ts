@@ -2,6 +2,7 @@
 
 import {
   attentionPacked,
+  cast,
   checkpoint,
   concat,
   mean,
@@ -27,8 +28,20 @@ export interface UNetConfig {
   readonly blocks: number;
 }
 
+/** How a network stores what it computes; see {@linkcode NetworkOptions}. */
+export type Precision = typeof PRECISIONS[number];
+
+/** All of them. */
+export const PRECISIONS = ["f32", "f16"] as const;
+
 /** How a network runs; its function and its parameters are the same. */
 export interface NetworkOptions {
+  /**
+   * How activations and their gradients, and the weights that convolutions multiply with, are stored; f32 when absent.
+   * Whatever it is: sums are f32, and so are the parameters, their gradients, statistics, the noise embedding, and what
+   * enters and leaves the network.
+   */
+  readonly precision?: Precision;
   /** Backward passes compute the inside of a block again instead of keeping it ({@linkcode checkpoint}). */
   readonly checkpointBlocks?: boolean;
 }
@@ -195,11 +208,13 @@ export class UNet implements Network {
   private readonly levels: { blocks: Block[]; up: Conv2d | undefined }[] = [];
   private readonly norm: GroupNorm;
   private readonly conv: Conv2d;
+  private readonly precision: Precision;
   private readonly around: Around;
 
   /** Declares the network. */
   constructor(readonly config: UNetConfig, options: NetworkOptions = {}) {
     this.around = around(options);
+    this.precision = options.precision ?? "f32";
     const list = new ParameterList();
     const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
     this.encoder = new Encoder(list, config);
@@ -223,7 +238,7 @@ export class UNet implements Network {
 
   /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]. */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
-    const { h: bottom, skips, embedding } = this.encoder.apply(p, x, noise, this.around);
+    const { h: bottom, skips, embedding } = this.encoder.apply(p, cast(x, this.precision), noise, this.around);
     let h = bottom;
     for (const { blocks, up } of this.levels) {
       for (const block of blocks) {
@@ -234,7 +249,7 @@ export class UNet implements Network {
       }
       if (up) h = this.around(() => up.apply(p, upsampleNearest2x(h)));
     }
-    return this.conv.apply(p, this.norm.apply(p, h, { silu: true }));
+    return cast(this.conv.apply(p, this.norm.apply(p, h, { silu: true })), "f32");
   }
 }
 
@@ -245,11 +260,13 @@ export class Classifier implements Network {
   private readonly encoder: Encoder;
   private readonly norm: GroupNorm;
   private readonly linear: Linear;
+  private readonly precision: Precision;
   private readonly around: Around;
 
   /** Declares the network. */
   constructor(readonly config: UNetConfig, options: NetworkOptions = {}) {
     this.around = around(options);
+    this.precision = options.precision ?? "f32";
     const list = new ParameterList();
     this.encoder = new Encoder(list, config);
     this.norm = new GroupNorm(list, "head.norm", this.encoder.outChannels);
@@ -259,7 +276,7 @@ export class Classifier implements Network {
 
   /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → logits [N], log of P(real)/P(generated). */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
-    const { h } = this.encoder.apply(p, x, noise, this.around);
+    const { h } = this.encoder.apply(p, cast(x, this.precision), noise, this.around);
     const pooled = mean(this.norm.apply(p, h, { silu: true }), [2, 3]);
     return reshape(this.linear.apply(p, pooled), [x.shape[0]!]);
   }

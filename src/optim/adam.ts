@@ -41,12 +41,13 @@ export class Optimizer {
 
   /** Compiles the step. A non-finite gradient leaves weights, moments and average untouched. */
   static async create(network: Trainable, settings: AdamSettings): Promise<Optimizer> {
-    const { workspace, name, values, m, v, ema, grad, microbatches } = network;
+    const { workspace, name, values, m, v, ema, grad, microbatches, lossScale } = network;
     const hyper = host("hyper", [4]);
     const chunks = values.flat.chunks.map((_, i) => i);
     const norms = chunks.map((i) => sumSquares(grad.flat.chunks[i]!.tensor));
     const squaredNorm = norms.reduce(add);
-    const divided = (x: Tensor) => microbatches ? div(x, microbatches.divisor.tensor) : x;
+    const unscaled = (x: Tensor) => lossScale === 1 ? x : affine(x, 1 / lossScale, 0);
+    const divided = (x: Tensor) => unscaled(microbatches ? div(x, microbatches.divisor.tensor) : x);
     const gradNorm = divided(sqrt(squaredNorm));
     const scale = divided(clamp(div(constant([settings.clipNorm], []), affine(gradNorm, 1, 1e-6)), 0, 1));
     const control = concat([reshape(scale, [1]), reshape(isFinite(squaredNorm), [1])], 0);
@@ -77,14 +78,21 @@ export class Optimizer {
   }
 }
 
-/** The updates that write the gradient of `loss` (or of seeded `ys`) into `network.grad`, or into its microbatch's. */
+/**
+ * The updates that write the gradient of the sum of the scalars `ys`, or of `ys` with the cotangents `seeds`, into
+ * `network.grad`, or into its microbatch's: times the loss scale.
+ */
 export function gradientUpdates(
   network: Trainable,
   ys: readonly Tensor[],
   seeds?: readonly Tensor[],
 ): (readonly [Variable, Tensor])[] {
   const names = network.network.parameters.map(({ name }) => name);
-  const grads = gradients(ys, names.map(network.values.lookup), seeds ? { seeds } : {});
+  const { lossScale } = network;
+  const cotangents = lossScale === 1
+    ? seeds
+    : (seeds ?? ys.map((y) => constant([1], y.shape))).map((seed) => affine(seed, lossScale, 0));
+  const grads = gradients(ys, names.map(network.values.lookup), cotangents ? { seeds: cotangents } : {});
   const { grad } = network.microbatches ?? network;
   return names.map((name, i) => [grad.flat.slices.get(name)!, grads[i]!] as const);
 }

@@ -3,6 +3,7 @@
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
 import { FileError } from "../gpu/errors.ts";
+import { type Precision, PRECISIONS } from "../nn/unet.ts";
 
 /** Settings of the teacher's training. */
 export interface TeacherConfig {
@@ -88,8 +89,8 @@ export interface RunConfig {
   readonly data?: FileSource;
   /** A trained teacher; absent: one is trained. */
   readonly teacherFile?: FileSource;
-  /** Arithmetic. */
-  readonly precision: "f32";
+  /** How the networks that are trained, and the teacher in a distillation, store activations. */
+  readonly precision: Precision;
   /** Channels of the networks at full resolution; their multipliers are 1 and 2. */
   readonly modelChannels: number;
   /** Images whose gradient is computed at once; absent: the whole batch. */
@@ -207,9 +208,13 @@ export function parseConfig(text: string, fileName: string): RunConfig {
     ...microbatch !== undefined && { microbatch: 0 },
   };
   checkLike(config, model, "", fileName);
-  const { h } = (config as unknown as RunConfig).distill;
-  if (!BREGMAN_KINDS.includes(h)) {
-    throw new FileError(`${fileName}: the field "distill.h" should be one of ${BREGMAN_KINDS.join(", ")}.`);
+  const { precision, distill: { h } } = config as unknown as RunConfig;
+  for (
+    const [field, value, choices] of [["precision", precision, PRECISIONS], ["distill.h", h, BREGMAN_KINDS]] as const
+  ) {
+    if (!(choices as readonly string[]).includes(value)) {
+      throw new FileError(`${fileName}: the field "${field}" should be one of ${choices.join(", ")}.`);
+    }
   }
   return config as unknown as RunConfig;
 }

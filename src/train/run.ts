@@ -25,7 +25,7 @@ import { encodeTrace, traceSlices } from "../io/trace.ts";
 import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
-import { initialWeights, Trainable, Weights } from "../optim/weights.ts";
+import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
 import type { RunConfig } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
@@ -108,6 +108,7 @@ export function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
  * or anything is trained. `teacher` is one that is given.
  *
  * @throws {OutOfMemoryError | LimitError} where one of them does not fit this device.
+ * @throws {AdapterError} where the run's precision is not to be had on it.
  */
 export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teacher?: ModelInfo): Promise<void> {
   const stage = async (prepare: (workspace: Workspace) => Promise<unknown>) => {
@@ -118,6 +119,7 @@ export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teache
       workspace.destroy();
     }
   };
+  if (config.precision === "f16") gpu.expectF16("A run with --precision f16");
   return withAdvice(config, async () => {
     if (!teacher) await stage((workspace) => prepareTeacher(workspace, config, data));
     const info = teacher ?? { network: teacherNetwork(config, data), ...data };
@@ -294,17 +296,24 @@ function teacherNetwork(config: RunConfig, data: ImageData8): UNetConfig {
   };
 }
 
-/** Microbatches in a batch. */
-function microbatches({ microbatch }: RunConfig, batch: number): number {
-  return batch / (microbatch ?? batch);
+/** A network that the run trains on batches of `batch`. */
+function trainable(
+  workspace: Workspace,
+  name: string,
+  network: UNet | Classifier,
+  { microbatch, precision }: RunConfig,
+  batch: number,
+): Trainable {
+  const images = microbatch ?? batch;
+  return new Trainable(workspace, name, network, batch / images, precision === "f16" ? f16LossScale(images) : 1);
 }
 
 /** What the training of a teacher runs. */
 async function prepareTeacher(workspace: Workspace, config: RunConfig, data: ImageData8) {
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm, sigma } = config.teacher;
-  const { checkpointBlocks } = config;
-  const network = new UNet(teacherNetwork(config, data), { checkpointBlocks });
-  const teacher = new Trainable(workspace, "teacher", network, microbatches(config, batch));
+  const { checkpointBlocks, precision } = config;
+  const network = new UNet(teacherNetwork(config, data), { checkpointBlocks, precision });
+  const teacher = trainable(workspace, "teacher", network, config, batch);
   return {
     teacher,
     gradient: await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma }),
@@ -357,14 +366,14 @@ async function prepareDistillation(
   const { network } = teacherInfo;
   const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm } = settings;
-  const { checkpointBlocks } = config;
-  const trainable = (name: string, model: UNet | Classifier) =>
-    new Trainable(workspace, name, model, microbatches(config, batch));
+  const { checkpointBlocks, precision } = config;
+  const options = { checkpointBlocks, precision };
+  const trained = (name: string, model: UNet | Classifier) => trainable(workspace, name, model, config, batch);
   const networks = {
-    generator: trainable("generator", new UNet(network, { checkpointBlocks })),
-    fakeScore: trainable("fakeScore", new UNet(network, { checkpointBlocks })),
-    classifier: trainable("classifier", new Classifier(network, { checkpointBlocks })),
-    teacher: new Weights(workspace, "teacher", new UNet(network)),
+    generator: trained("generator", new UNet(network, options)),
+    fakeScore: trained("fakeScore", new UNet(network, options)),
+    classifier: trained("classifier", new Classifier(network, options)),
+    teacher: new Weights(workspace, "teacher", new UNet(network, { precision })),
   };
   const { generator, fakeScore, classifier } = networks;
   const bregman = { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true };
@@ -481,7 +490,7 @@ function provenance(config: RunConfig, data: ImageData8, training: string): Reco
     licence: config.data ? "that of the data it was trained on" : "MIT; digits by E. Alpaydin and C. Kaynak, CC BY 4.0",
     preset: config.preset,
     seed: String(config.seed),
-    training,
+    training: config.precision === "f16" ? `${training}, activations in f16` : training,
     teacher: config.teacherFile ? `given, sha256 ${config.teacherFile.sha256}` : "trained in the same run",
     source: "Di-Bregman on WebGPU",
   };

@@ -238,6 +238,7 @@ const FUNCTIONS: Readonly<Record<PointwiseFunction, (...args: number[]) => numbe
   greater: (a, b) => Number(a > b),
   equal: (a, b) => Number(a === b),
   where: (condition, a, b) => condition !== 0 ? a : b,
+  cast: (x) => x,
   affine: (x, scale, shift) => x * scale + shift,
   clamp: (x, low, high) => Math.min(Math.max(x, low), high),
   exp: Math.exp,

@@ -1,7 +1,7 @@
 /** The optimizer step as an op that rewrites its state in place. */
 
 import { adamEma as adamKernel } from "../../../kernels/adam.ts";
-import { expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
+import { expectDType, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
 
 /** Constants of Adam. */
 export interface AdamConstants {
@@ -47,6 +47,7 @@ export interface AdamTensors {
 /** One Adam step and one EMA step on flat vectors → [p, m, v, ema], written over the inputs, which must be variables. */
 export function adamEma(tensors: AdamTensors, constants: AdamConstants): readonly [Tensor, Tensor, Tensor, Tensor] {
   const { p, m, v, ema, grad, hyper, control } = tensors;
+  expectDType("f32", "adamEma", p, m, v, ema, grad, hyper, control);
   const flat = [p, m, v, ema, grad].every((t) => t.shape.length === 1 && t.size === p.size);
   expectShapes(
     flat && hyper.size === 4 && control.size === 2,

@@ -80,6 +80,7 @@ export function bregmanGradient(
   options: { readonly normaliser: boolean; readonly epsilon?: number },
 ): Tensor {
   const { weights, x, fake, teacher } = tensors;
+  expectDType("f32", "bregmanGradient", weights, x, fake, teacher);
   const fits = weights.size === x.shape[0] && sameShape(x.shape, fake.shape) && sameShape(x.shape, teacher.shape);
   expectShapes(fits, "bregmanGradient", "weights [N] and three tensors [N, …]", weights, x, fake, teacher);
   const { normaliser, epsilon = 1e-8 } = options;

@@ -1,7 +1,7 @@
 /** Leaves of a graph: constants, values given at run time, and named state. */
 
 import { GraphError } from "../../gpu/errors.ts";
-import { apply, type DType, elementCount, type Op, type Shape, type Tensor } from "../tensor.ts";
+import { apply, elementCount, type LeafDType, type Op, type Shape, type Tensor } from "../tensor.ts";
 
 /** Host data of a tensor: `Float32Array` for f32, `Uint32Array` for u32 and packed u8. */
 export type HostData = Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
@@ -44,7 +44,7 @@ export const hostOp: Op<HostAttrs> = { name: "host" };
 export const variableOp: Op<VariableAttrs> = { name: "variable" };
 
 /** A tensor with fixed elements, row-major. Packed u8 data is given as a `Uint32Array` of words. */
-export function constant(data: ArrayLike<number>, shape: Shape, dtype: DType = "f32"): Tensor {
+export function constant(data: ArrayLike<number>, shape: Shape, dtype: LeafDType = "f32"): Tensor {
   const words = dtype === "u8" ? Math.ceil(elementCount(shape) / 4) : elementCount(shape);
   if (data.length !== words) {
     throw new GraphError(`constant expects ${words} ${dtype === "u8" ? "words" : "elements"}; got ${data.length}.`);

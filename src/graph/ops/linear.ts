@@ -10,7 +10,7 @@ import {
   inputGradient,
 } from "../../../kernels/conv2d.ts";
 import { matmul as matmulFamily, type MatmulShape } from "../../../kernels/matmul.ts";
-import { apply, expectDType, expectShapes, Node, type Op, sameShape, type Tensor } from "../tensor.ts";
+import { apply, expectDType, expectFloats, expectShapes, Node, type Op, sameShape, type Tensor } from "../tensor.ts";
 import { affine } from "./pointwise.ts";
 import { sum } from "./reduce.ts";
 import { reshape } from "./shape.ts";
@@ -81,7 +81,7 @@ const conv2dOp: Op<ConvAttrs> = {
       return term === "shift" ? reshape(sum(scaled(), [2, 3]), rest[i]!.shape) : scaled();
     });
     return [
-      needs[0] ? apply(conv2dInputGradOp, s, [dy, w!], x!.shape) : undefined,
+      needs[0] ? apply(conv2dInputGradOp, s, [dy, w!], x!.shape, x!.dtype) : undefined,
       needs[1] ? weightGrad[0] : undefined,
       ...termGrads,
     ];
@@ -124,11 +124,13 @@ export interface Conv2dOptions {
  * 2-D convolution (cross-correlation, as everywhere in the field), zero padding (kernel − 1)/2:
  * scale · (x ⋆ weight + bias + shift + residual), in one kernel.
  *
- * `x` is [N, C, H, W], `weight` [O, C, k, k] with k 1 or 3, `bias` [O]; stride 1 or 2.
+ * `x` is [N, C, H, W], `weight` [O, C, k, k] with k 1 or 3, `bias` [O]; stride 1 or 2. x, the residual and the result are
+ * of one type, f32 or f16; the others, with their gradients, are f32.
  */
 export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: Conv2dOptions = {}): Tensor {
   const { stride = 1, shift, residual, scale = 1 } = options;
-  expectDType("f32", "conv2d", x, weight);
+  expectFloats("conv2d", x, ...residual ? [residual] : []);
+  expectDType("f32", "conv2d", ...[weight, bias, shift].filter((tensor) => tensor !== undefined));
   const [batch, inChannels, height, width] = x.shape;
   const [outChannels, weightChannels, kernel, kernelX] = weight.shape;
   const fits = x.shape.length === 4 && weight.shape.length === 4 && inChannels === weightChannels && kernel === kernelX;
@@ -152,7 +154,8 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: Conv2d
     kernel,
     stride,
     scale,
+    f16: x.dtype === "f16",
     terms: given.map(([term]) => term),
   };
-  return apply(conv2dOp, attrs, [x, weight, ...given.map(([, tensor]) => tensor)], shape);
+  return apply(conv2dOp, attrs, [x, weight, ...given.map(([, tensor]) => tensor)], shape, x.dtype);
 }

@@ -14,7 +14,8 @@ import {
   softmax as softmaxKernel,
   softmaxGrad,
 } from "../../../kernels/softmax.ts";
-import { apply, elementCount, expectDType, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
+import { apply, elementCount, expectDType, expectFloats, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
+import { cast } from "./pointwise.ts";
 import { reshape } from "./shape.ts";
 
 const groupNormOp: Op<GroupNormShape> = {
@@ -62,12 +63,13 @@ export interface GroupNormOptions {
 }
 
 /**
- * Group normalisation of `x` [N, C, …] with `gamma`, `beta` [C], then optionally each sample's scale and shift, then
+ * Group normalisation of `x` [N, C, …], f32 or f16, with `gamma`, `beta` f32 [C], then optionally each sample's scale and shift, then
  * optionally SiLU, in one kernel.
  */
 export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: GroupNormOptions): Tensor {
   const { groups, eps, silu = false, scale, shift } = options;
-  expectDType("f32", "groupNorm", x, gamma, beta);
+  expectFloats("groupNorm", x);
+  expectDType("f32", "groupNorm", gamma, beta);
   const [batch, channels, ...rest] = x.shape;
   if (batch === undefined || channels === undefined || channels % groups !== 0) {
     throw new GraphError(`groupNorm cannot split the shape [${x.shape.join(", ")}] into ${groups} groups.`);
@@ -79,7 +81,10 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Group
   expectDType("f32", "groupNorm", ...modulation);
   const each = modulation.every(({ size }) => size === batch * channels);
   expectShapes(each, "groupNorm", `a scale and a shift [${batch}, ${channels}]`, ...modulation);
-  const attrs: GroupNormShape = { batch, channels, groups, size: elementCount(rest), eps, silu };
+  const attrs: GroupNormShape = {
+    ...{ batch, channels, groups, size: elementCount(rest), eps, silu },
+    f16: x.dtype === "f16",
+  };
   const stats = { shape: [groupNormStats(attrs, modulation.length > 0)], dtype: "f32" } as const;
   return new Node(groupNormOp, attrs, [x, gamma, beta, ...modulation], [x, stats]).outputs[0]!;
 }
@@ -115,7 +120,7 @@ function thirds([a, b, c]: readonly Tensor[], { packed }: AttentionShape): [Tens
  * → [B, dim, queries].
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
-  expectDType("f32", "attention", q, k, v);
+  expectFloats("attention", q, k, v);
   const [batch, dim, queries] = q.shape;
   const keys = k.shape[2];
   const fits = [q, k, v].every((t) => t.shape.length === 3 && t.shape[0] === batch && t.shape[1] === dim) &&
@@ -126,14 +131,17 @@ export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
 
 /** {@linkcode attention} of the thirds q, k and v of `qkv` [B, 3 dim, tokens] → [B, dim, tokens]. */
 export function attentionPacked(qkv: Tensor): Tensor {
-  expectDType("f32", "attentionPacked", qkv);
+  expectFloats("attentionPacked", qkv);
   const [batch, channels, tokens] = qkv.shape;
   const fits = qkv.shape.length === 3 && channels! % 3 === 0;
   expectShapes(fits, "attentionPacked", "qkv [B, 3 dim, tokens]", qkv);
   return attend([qkv], { batch: batch!, dim: channels! / 3, queries: tokens!, keys: tokens!, packed: true });
 }
 
+/** The kernels read and write f32: f16 is widened before and rounded after them. */
 function attend(inputs: readonly Tensor[], shape: Omit<AttentionShape, "scale">): Tensor {
+  const { dtype } = inputs[0]!;
+  if (dtype === "f16") return cast(attend(inputs.map((input) => cast(input, "f32")), shape), dtype);
   const { batch, dim, queries } = shape;
   const o = { shape: [batch, dim, queries], dtype: "f32" } as const;
   const lse = { shape: [batch, queries], dtype: "f32" } as const;

@@ -2,7 +2,7 @@
 
 import { GraphError } from "../../gpu/errors.ts";
 import type { PointwiseFunction } from "../../../kernels/pointwise.ts";
-import { apply, expectDType, type Op, sameShape, type Shape, shapeText, type Tensor } from "../tensor.ts";
+import { apply, type DType, expectFloats, type Op, sameShape, type Shape, shapeText, type Tensor } from "../tensor.ts";
 import { reshape } from "./shape.ts";
 import { sum } from "./reduce.ts";
 
@@ -32,6 +32,7 @@ const VJPS: Record<PointwiseFunction, Vjp> = {
   greater: () => [undefined, undefined],
   equal: () => [undefined, undefined],
   where: ([c], dy) => [undefined, ...split(c!, dy)],
+  cast: (_, dy) => [dy],
   affine: (_, dy, __, [a]) => [affine(dy, a!, 0)],
   clamp: ([x], dy, y) => [mul(dy, equal(x!, y))],
   exp: (_, dy, y) => [mul(dy, y)],
@@ -69,7 +70,7 @@ export const pointwiseOp: Op<PointwiseAttrs> = {
     const cotangents = VJPS[attrs.fn](inputs, dy, outputs[0]!, attrs.params);
     return inputs.map((x, i) => {
       const cotangent = cotangents[i];
-      return cotangent && needs[i] ? sumTo(cotangent, x.shape) : undefined;
+      return cotangent && needs[i] ? cast(sumTo(cotangent, x.shape), x.dtype) : undefined;
     });
   },
 };
@@ -95,20 +96,29 @@ function broadcastShape(fn: string, tensors: readonly Tensor[]): Shape {
   });
 }
 
+/** The result is f16 where all inputs are, else f32. */
 function pointwise(fn: PointwiseFunction, inputs: readonly Tensor[], params: readonly number[] = []): Tensor {
-  expectDType("f32", fn, ...inputs);
-  return apply(pointwiseOp, { fn, params }, inputs, broadcastShape(fn, inputs));
+  for (const input of inputs) expectFloats(fn, input);
+  const dtype = inputs.every((input) => input.dtype === "f16") ? "f16" : "f32";
+  return apply(pointwiseOp, { fn, params }, inputs, broadcastShape(fn, inputs), dtype);
+}
+
+/** `x` rounded to f16, or f16 data as f32; its gradient is rounded or widened the other way. */
+export function cast(x: Tensor, dtype: DType): Tensor {
+  expectFloats("cast", x);
+  if (dtype !== "f32" && dtype !== "f16") throw new GraphError(`cast gives f32 or f16; ${dtype} was wanted.`);
+  return x.dtype === dtype ? x : apply(pointwiseOp, { fn: "cast", params: [] }, [x], x.shape, dtype);
 }
 
 /** `x` repeated to `shape` by NumPy's broadcasting rules. */
 export function broadcastTo(x: Tensor, shape: Shape): Tensor {
-  expectDType("f32", "broadcastTo", x);
+  expectFloats("broadcastTo", x);
   if (sameShape(x.shape, shape)) return x;
   const lead = shape.length - x.shape.length;
   if (lead < 0 || !x.shape.every((extent, i) => extent === 1 || extent === shape[lead + i])) {
     throw new GraphError(`broadcastTo cannot repeat ${shapeText(x.shape)} to ${shapeText(shape)}.`);
   }
-  return apply(pointwiseOp, { fn: "affine", params: [1, 0] }, [x], shape);
+  return apply(pointwiseOp, { fn: "affine", params: [1, 0] }, [x], shape, x.dtype);
 }
 
 /** a + b */

@@ -1,9 +1,9 @@
-/** Reductions over axes. */
+/** Reductions over axes; f16 data are reduced to f32. */
 
 import { GraphError } from "../../gpu/errors.ts";
 import { reduce, reduceScratch, type ReduceShape } from "../../../kernels/reduce.ts";
-import { apply, elementCount, expectDType, type Op, shapeText, type Tensor } from "../tensor.ts";
-import { affine, broadcastTo, mul } from "./pointwise.ts";
+import { apply, elementCount, expectFloats, type Op, shapeText, type Tensor } from "../tensor.ts";
+import { affine, broadcastTo, cast, mul, square } from "./pointwise.ts";
 import { reshape } from "./shape.ts";
 
 type Kind = ReduceShape["op"];
@@ -13,8 +13,8 @@ const reduceOp: Op<ReduceShape> = {
   vjp: ({ inputs: [x], attrs: { op, k0, k1 } }, [dy]) => {
     if (!dy) return [undefined];
     const spread = broadcastTo(reshape(dy, [k0, 1, k1, 1]), x!.shape);
-    if (op === "sum") return [spread];
-    if (op === "sumSquares") return [mul(affine(x!, 2, 0), spread)];
+    if (op === "sum") return [cast(spread, x!.dtype)];
+    if (op === "sumSquares") return [cast(mul(affine(cast(x!, "f32"), 2, 0), spread), x!.dtype)];
     throw new GraphError(`A gradient through reduce ${op} is not defined.`);
   },
   lower: ({ inputs: [x], outputs: [y], attrs }, { scratch }) => {
@@ -24,7 +24,7 @@ const reduceOp: Op<ReduceShape> = {
 };
 
 function reduceAxes(kind: Kind, x: Tensor, axes: readonly number[]): Tensor {
-  expectDType("f32", kind, x);
+  expectFloats(kind, x);
   const reduced = new Set(axes);
   for (const axis of reduced) {
     if (!(axis >= 0 && axis < x.shape.length)) {
@@ -39,15 +39,16 @@ function reduceAxes(kind: Kind, x: Tensor, axes: readonly number[]): Tensor {
     if (reduced.has(i) !== (runs.length % 2 === 0)) runs.push(extent);
     else runs[runs.length - 1]! *= extent;
   });
-  if (runs.length === 1 && kind !== "sumSquares") return reshape(x, kept);
+  if (runs.length === 1 && kind !== "sumSquares") return cast(reshape(x, kept), "f32");
   if (runs.length > 4) {
-    if (kind === "sumSquares") return reduceAxes("sum", mul(x, x), axes);
+    if (kind === "sumSquares") return reduceAxes("sum", square(cast(x, "f32")), axes);
     const last = Math.max(...reduced);
     return reduceAxes(kind, reduceAxes(kind, x, [last]), axes.filter((axis) => axis !== last));
   }
   const [k0 = 1, r0 = 1, k1 = 1, r1 = 1] = runs;
   const viewed = reshape(x, [k0, r0, k1, r1]);
-  return reshape(apply(reduceOp, { k0, r0, k1, r1, op: kind }, [viewed], [k0, k1]), kept);
+  const attrs: ReduceShape = { k0, r0, k1, r1, op: kind, f16: x.dtype === "f16" };
+  return reshape(apply(reduceOp, attrs, [viewed], [k0, k1]), kept);
 }
 
 const all = (x: Tensor) => x.shape.map((_, i) => i);

@@ -59,13 +59,18 @@ const sliceOp: Op<AxisAttrs> = {
       axis: x!.shape[axis]!,
       start,
       length: y!.shape[axis]!,
+      bytes: elementBytes(x!),
     }),
   ],
 };
 
 /** Packed bytes cannot be moved one by one. */
-function expectWords(op: string, x: Tensor): void {
-  if (x.dtype === "u8") throw new GraphError(`${op} expects 32-bit elements; got u8.`);
+function expectMovable(op: string, x: Tensor): void {
+  if (x.dtype === "u8") throw new GraphError(`${op} expects elements of 32 or 16 bits; got u8.`);
+}
+
+function elementBytes({ dtype }: Tensor): 2 | 4 {
+  return dtype === "f16" ? 2 : 4;
 }
 
 /** Elements `start` to `end` (exclusive) along `axis`. */
@@ -75,7 +80,7 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
     throw new GraphError(`slice ${start}…${end} of axis ${axis} does not fit the shape ${shapeText(x.shape)}.`);
   }
   if (start === 0 && end === extent) return x;
-  expectWords("slice", x);
+  expectMovable("slice", x);
   return apply(sliceOp, { axis, start }, [x], withExtent(x.shape, axis, end - start), x.dtype);
 }
 
@@ -88,6 +93,7 @@ const padOp: Op<AxisAttrs> = {
       axis: x!.shape[axis]!,
       before: start,
       total: y!.shape[axis]!,
+      bytes: elementBytes(x!),
     }),
   ],
 };
@@ -100,7 +106,7 @@ export function pad(x: Tensor, axis: number, before: number, total: number): Ten
       `pad of axis ${axis} to ${total} from ${before} does not fit the shape ${shapeText(x.shape)}.`,
     );
   }
-  expectWords("pad", x);
+  expectMovable("pad", x);
   return apply(padOp, { axis, start: before }, [x], withExtent(x.shape, axis, total), x.dtype);
 }
 
@@ -118,6 +124,7 @@ const concatOp: Op<{ readonly axis: number }> = {
       ...around(a!.shape, axis),
       axisA: a!.shape[axis]!,
       axisB: b!.shape[axis]!,
+      bytes: elementBytes(a!),
     }),
   ],
 };
@@ -130,7 +137,7 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
     const fits = axis < a.shape.length && a.dtype === b.dtype &&
       sameShape(withExtent(a.shape, axis, 1), withExtent(b.shape, axis, 1));
     expectShapes(fits, "concat", `shapes that agree but for axis ${axis}`, a, b);
-    expectWords("concat", a);
+    expectMovable("concat", a);
     return apply(concatOp, { axis }, [a, b], withExtent(a.shape, axis, a.shape[axis]! + b.shape[axis]!), a.dtype);
   }, first);
 }
