@@ -32,6 +32,7 @@ export * from "./src/gpu/errors.ts";
 export * from "./src/gpu/family.ts";
 export * from "./src/gpu/kernel.ts";
 export * from "./src/gpu/gpu.ts";
+export * from "./src/gpu/tuning.ts";
 export * from "./src/graph/mod.ts";
 export * from "./src/nn/layers.ts";
 export * from "./src/nn/unet.ts";

@@ -1,5 +1,6 @@
 /** Times dispatches on the GPU: many per wait, so that the wait is not what is measured. */
 
+import { useTuning } from "../src/cli/tuning.ts";
 import { Gpu } from "../src/gpu/gpu.ts";
 import { standaloneVariant } from "../kernels/standalone.ts";
 import type { Buffers, Family } from "../src/gpu/family.ts";
@@ -12,6 +13,7 @@ if (Deno.build.os === "linux") Deno.env.set("DENO_WEBGPU_BACKEND", "vulkan");
 
 /** The device all benches of this process share. */
 const gpu = await Gpu.create();
+await useTuning(gpu);
 
 /** Measured once, before the first bench of the process. */
 let ceilings: Ceilings | undefined;

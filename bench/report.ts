@@ -9,7 +9,7 @@ import { jaxPeer, loadJax } from "./peers/jax.ts";
 import { tensorflowPeer } from "./peers/tensorflow.ts";
 import { kernelCases } from "./report/cases.ts";
 import { measureCeilings } from "./report/ceilings.ts";
-import { driverName } from "./report/driver.ts";
+import { driverName } from "../src/cli/driver.ts";
 import { measureCase } from "./report/measure.ts";
 import { stepCases } from "./report/step.ts";
 import { makeRow, type Measured, renderMarkdown, renderText, type Report } from "./report/table.ts";
@@ -60,7 +60,7 @@ await runProcess(async () => {
   };
   const report: Report = {
     adapter: gpu.adapter.name,
-    driver: await driverName(gpu.adapter.vendor),
+    driver: await driverName(gpu.adapter.vendor) ?? "unknown",
     deno: Deno.version.deno,
     date: new Date().toISOString(),
     ceilings,

@@ -1,6 +1,7 @@
 // Attention without a score matrix in memory:  o = softmax(scale q^T k) v,  lse = log sum exp of the scaled scores.
 //
-// Channel-first: q, o [batch, dim, queries]; k, v [batch, dim, keys]; lse [batch, queries].
+// Channel-first: q, o [batch, dim, queries]; k, v [batch, dim, keys]; lse [batch, queries]. q, k and v may be ranges of
+// one buffer: their batch strides and starts are parameters.
 // Dispatch: SIDE * SIDE threads for each (sample, tile of 4 SIDE queries, chunk of 4 SIDE DEPTH rows of o), chunks
 // fastest; every chunk recomputes the scores.
 // Tiles of 4 SIDE keys are visited in order. A thread computes 4 queries x 4 keys of the scores in registers over the
@@ -9,7 +10,9 @@
 
 const SIDE: u32 = 8u;
 const DEPTH: u32 = 2u;
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Element = vec4<f32>; // as q, k and v are stored; the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Quad = vec4<f32>; // four values as stored
+alias Scalar = f32; // one
 const VECTOR: u32 = 4u;
 const TILE: u32 = 4u * SIDE;
 const STAGE: u32 = 16u; // keys of v in workgroup memory at a time; a multiple of 4 that divides TILE
@@ -22,6 +25,10 @@ struct Params {
   dim: u32,
   queries: u32,
   keys: u32,
+  q_batch: u32, // elements from one sample's q to the next's; of k and v kv_batch
+  kv_batch: u32,
+  k_start: u32, // elements before the first sample's k and v
+  v_start: u32,
   scale: f32,
 }
 
@@ -29,7 +36,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> q: array<Element>;
 @group(0) @binding(2) var<storage, read> k: array<Element>;
 @group(0) @binding(3) var<storage, read> v: array<Element>;
-@group(0) @binding(4) var<storage, read_write> o: array<f32>;
+@group(0) @binding(4) var<storage, read_write> o: array<Scalar>;
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>;
 
 // Vectors run over 4 queries in the first two, over 4 rows of v in the last.
@@ -45,23 +52,23 @@ fn four(first: u32, count: u32) -> vec4<u32> {
 // Four neighbours of one row at their indices: one Element, or four scalars splatted to make either branch valid.
 fn q_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(q[at.x / 4u]);
+    return vec4<f32>(Quad(q[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(q[at.x]).x, vec4<f32>(q[at.y]).x, vec4<f32>(q[at.z]).x, vec4<f32>(q[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(q[at.x])).x, vec4<f32>(Quad(q[at.y])).x, vec4<f32>(Quad(q[at.z])).x, vec4<f32>(Quad(q[at.w])).x);
 }
 
 fn k_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(k[at.x / 4u]);
+    return vec4<f32>(Quad(k[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(k[at.x]).x, vec4<f32>(k[at.y]).x, vec4<f32>(k[at.z]).x, vec4<f32>(k[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(k[at.x])).x, vec4<f32>(Quad(k[at.y])).x, vec4<f32>(Quad(k[at.z])).x, vec4<f32>(Quad(k[at.w])).x);
 }
 
 fn v_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(v[at.x / 4u]);
+    return vec4<f32>(Quad(v[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(v[at.x]).x, vec4<f32>(v[at.y]).x, vec4<f32>(v[at.z]).x, vec4<f32>(v[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(v[at.x])).x, vec4<f32>(Quad(v[at.y])).x, vec4<f32>(Quad(v[at.z])).x, vec4<f32>(Quad(v[at.w])).x);
 }
 
 /** Puts STAGE keys of the chunk's rows of v into `values`, transposed. */
@@ -97,15 +104,16 @@ fn main(
   let row = lane / SIDE;
   let first_query = (index / params.chunks % params.tiles) * TILE + 4u * row;
   let first_row = chunk * (4u * SIDE * DEPTH);
-  let base = sample * params.dim * params.keys;
-  let q_base = sample * params.dim * params.queries + four(first_query, params.queries);
+  let k_base = sample * params.kv_batch + params.k_start;
+  let v_base = sample * params.kv_batch + params.v_start;
+  let q_base = sample * params.q_batch + four(first_query, params.queries);
 
   var accumulators = array<vec4<f32>, 4u * DEPTH>();
   var peak = vec4<f32>(LOWEST);
   var total = vec4<f32>(0.0); // over this thread's keys
   for (var first_key = 0u; first_key < params.keys; first_key += TILE) {
     var qi = q_base;
-    var ki = base + four(first_key + 4u * column, params.keys);
+    var ki = k_base + four(first_key + 4u * column, params.keys);
     var s0 = vec4<f32>(0.0);
     var s1 = vec4<f32>(0.0);
     var s2 = vec4<f32>(0.0);
@@ -150,7 +158,7 @@ fn main(
       if (stage > 0u) {
         workgroupBarrier();
       }
-      stage_values(lane, base, first_row, first_key + stage);
+      stage_values(lane, v_base, first_row, first_key + stage);
       workgroupBarrier();
       let staged = min(STAGE, present - stage);
       for (var j = 0u; j < staged; j++) {
@@ -182,7 +190,7 @@ fn main(
         for (var i = 0u; i < 4u; i++) {
           let d = first_row + 4u * (c * SIDE + column) + i;
           if (d < params.dim) {
-            o[(sample * params.dim + d) * params.queries + first_query + n] = accumulators[c * 4u + i][n] / total[n];
+            o[(sample * params.dim + d) * params.queries + first_query + n] = Scalar(accumulators[c * 4u + i][n] / total[n]);
           }
         }
       }

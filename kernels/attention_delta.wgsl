@@ -1,7 +1,9 @@
 // First step of the attention gradient:  delta = sum over dim of dO o, for every query.
 //
-// d_o, o [batch, dim, queries]; delta [batch, queries].
+// d_o, o [batch, dim, queries]; lse [batch, queries]; stats [batch, queries] receives lse and delta side by side.
 // Dispatch: one thread a query, 64 a workgroup.
+
+alias Scalar = f32; // as d_o and o are stored
 
 struct Params {
   dim: u32,
@@ -10,9 +12,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> d_o: array<f32>;
-@group(0) @binding(2) var<storage, read> o: array<f32>;
-@group(0) @binding(3) var<storage, read_write> delta: array<f32>;
+@group(0) @binding(1) var<storage, read> d_o: array<Scalar>;
+@group(0) @binding(2) var<storage, read> o: array<Scalar>;
+@group(0) @binding(3) var<storage, read> lse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> stats: array<vec2<f32>>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -25,10 +28,10 @@ fn main(
     return;
   }
   var at = index / params.queries * params.dim * params.queries + index % params.queries;
-  var sum = 0.0;
+  var delta = 0.0;
   for (var d = 0u; d < params.dim; d++) {
-    sum = fma(d_o[at], o[at], sum);
+    delta = fma(f32(d_o[at]), f32(o[at]), delta);
     at += params.queries;
   }
-  delta[index] = sum;
+  stats[index] = vec2<f32>(lse[index], delta);
 }

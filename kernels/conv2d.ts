@@ -4,8 +4,11 @@ import type { AdapterKind, Buffers, Family, Lowering, Packing, Variant } from ".
 import { ceilDiv, type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
 import general from "./conv2d.wgsl" with { type: "text" };
 import rows from "./conv2d_rows.wgsl" with { type: "text" };
+import tiled from "./conv2d_tiled.wgsl" with { type: "text" };
+import tiledAny from "./conv2d_tiled_any.wgsl" with { type: "text" };
 import generalWeightGrad from "./conv2d_weight_grad.wgsl" with { type: "text" };
 import { sumPair } from "./reduce.ts";
+import tiledWeightGrad from "./conv2d_weight_grad_tiled.wgsl" with { type: "text" };
 import rowsWeightGrad from "./conv2d_weight_grad_rows.wgsl" with { type: "text" };
 
 /** Shape of a convolution: NCHW images, OIHW weights, padding (kernel − 1) / 2. */
@@ -135,16 +138,37 @@ export const conv2d: Family<Correlation, "x" | "w" | "y", "bias" | "shift" | "re
     rows8: rowsVariant(8, 8),
     rows8small: rowsVariant(8, 4),
     rows16: rowsVariant(16, 4),
+    tiled128: tiledVariant({ OUT_QUADS: 2, PIXEL_QUADS: 2, DOWN: 16, ACROSS: 16 }, inRows),
+    tiled64: tiledVariant({ OUT_QUADS: 2, PIXEL_QUADS: 2, DOWN: 8, ACROSS: 8 }, () => true),
+    tiled32: tiledVariant({ OUT_QUADS: 1, PIXEL_QUADS: 1, DOWN: 8, ACROSS: 8 }, () => true),
+    tiled32wide: tiledVariant({ OUT_QUADS: 2, PIXEL_QUADS: 2, DOWN: 4, ACROSS: 16 }, inRows),
   },
   key: (s) =>
     `${s.kernel}x${s.kernel} ${s.inChannels}->${s.outChannels} ${s.inHeight}x${s.inWidth}->${s.outHeight}x${s.outWidth} ` +
     `batch ${s.batch}${s.f16 ? " f16" : ""}`,
-  preferred: (s) => {
-    if (!rowSides(s)) return "general";
-    if (s.outChannels <= 4) return "rows4";
-    return s.kernel === 1 && s.outChannels >= 16 ? "rows16" : "rows8";
-  },
+  preferred: (s, adapter) => adapter === "software" ? preferredRegisters(s) : preferredOnHardware(s),
 };
+
+function preferredRegisters(s: Correlation): string {
+  if (!rowSides(s)) return "general";
+  if (s.outChannels <= 4) return "rows4";
+  return s.kernel === 1 && s.outChannels >= 16 ? "rows16" : "rows8";
+}
+
+/** Workgroups of 256 threads that keep a large GPU busy: two for each of 132 compute units. Of 64 threads, twice as many. */
+const BUSY_GROUPS = 264;
+
+/** The largest tile that is mostly filled and leaves every compute unit of a large GPU work. */
+function preferredOnHardware(s: Correlation): string {
+  const pixels = s.batch * s.outHeight * s.outWidth;
+  const tiles = (channels: number, across: number) => ceilDiv(s.outChannels, channels) * ceilDiv(pixels, across);
+  const filled = (channels: number) => s.outChannels >= 0.75 * channels * ceilDiv(s.outChannels, channels);
+  // The general kernel skips the three quarters of the products that are with zeros.
+  if (s.outChannels <= 8 || s.dilation > 1) return preferredRegisters(s);
+  if (inRows(s) && filled(128) && tiles(128, 128) >= BUSY_GROUPS) return "tiled128";
+  if (filled(64) && tiles(64, 64) >= 2 * BUSY_GROUPS) return "tiled64";
+  return inRows(s) && tiles(32, 128) >= 2 * BUSY_GROUPS ? "tiled32wide" : "tiled32";
+}
 
 /** Multiply-adds as floating-point operations, padding and zeros between dilated pixels not counted. */
 function flops(s: Correlation): number {
@@ -221,6 +245,19 @@ function rowsVariant(channels: number, quads: number): CorrelationVariant {
   };
 }
 
+function packing(s: Correlation, paddedOut: number): Packing {
+  return {
+    inChannels: s.inChannels,
+    taps: s.kernel * s.kernel,
+    outChannels: s.outChannels,
+    paddedOut,
+    strideOut: s.weightOut,
+    strideIn: s.weightIn,
+    flip: s.flip,
+    f16: s.f16,
+  };
+}
+
 function rowsDispatch<B>(
   b: ImageBuffers<B>,
   s: Correlation,
@@ -234,16 +271,7 @@ function rowsDispatch<B>(
   const tilesDown = ceilDiv(height, HEIGHT), tilesAcross = width / (4 * QUADS);
   const tiles = s.batch * tilesDown * tilesAcross;
   const blocks = ceilDiv(tiles, GROUP);
-  const packing: Packing = {
-    inChannels: s.inChannels,
-    taps: s.kernel * s.kernel,
-    outChannels: s.outChannels,
-    paddedOut: ceilDiv(s.outChannels, CHANNELS) * CHANNELS,
-    strideOut: s.weightOut,
-    strideIn: s.weightIn,
-    flip: s.flip,
-    f16: s.f16,
-  };
+  const paddedOut = ceilDiv(s.outChannels, CHANNELS) * CHANNELS;
   const { terms, operands, common } = correlationCommon(b, s);
   return {
     ...common,
@@ -256,12 +284,80 @@ function rowsDispatch<B>(
     ...s.f16 && { f16: ["Scalar", "Quad"] },
     uniforms: [
       ...[blocks, tiles, tilesDown, tilesAcross, s.inChannels, s.outChannels, height, width],
-      ...[packing.paddedOut / 4, terms],
+      ...[paddedOut / 4, terms],
       new F32(s.scale),
       new F32(s.residualScale),
     ],
-    reads: [b.x, b.x, lowering.packed(b.w, packing), ...operands],
-    workgroups: spread(blocks * packing.paddedOut / CHANNELS),
+    reads: [b.x, b.x, lowering.packed(b.w, packing(s, paddedOut)), ...operands],
+    workgroups: spread(blocks * paddedOut / CHANNELS),
+  };
+}
+
+/** Threads of a tile down and across, and runs of four channels and pixels each holds; see conv2d_tiled.wgsl. */
+interface Tile {
+  readonly OUT_QUADS: 1 | 2;
+  readonly PIXEL_QUADS: 1 | 2;
+  readonly DOWN: 4 | 8 | 16;
+  readonly ACROSS: 8 | 16;
+}
+
+function inRows(s: Correlation): boolean {
+  return rowSides(s) !== undefined;
+}
+
+function tiledVariant(tile: Tile, fits: (s: Correlation) => boolean): CorrelationVariant {
+  return {
+    fits,
+    dispatches: (b, s, lowering) => [(inRows(s) ? tiledRows : tiledPixels)(b, s, lowering, tile)],
+  };
+}
+
+/** What the dispatches of both tiled kernels have in common. */
+function tiledCommon<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B>, tile: Tile, step: number) {
+  const { OUT_QUADS, PIXEL_QUADS, DOWN, ACROSS } = tile;
+  const tilesOut = ceilDiv(s.outChannels, 4 * OUT_QUADS * DOWN);
+  const paddedOut = 4 * tilesOut * OUT_QUADS * DOWN;
+  const pixels = s.batch * s.outHeight * s.outWidth;
+  const { terms, operands, common } = correlationCommon(b, s);
+  return {
+    tilesOut,
+    pixels,
+    last: [paddedOut / 4, terms, new F32(s.scale), new F32(s.residualScale)],
+    packed: lowering.packed(b.w, packing(s, paddedOut)),
+    operands,
+    common: { ...common, workgroups: spread(tilesOut * ceilDiv(pixels, 4 * PIXEL_QUADS * ACROSS)) },
+    constants: { ...tile, KERNEL: s.kernel, LOADS_W: ceilDiv(step * OUT_QUADS, ACROSS) },
+  };
+}
+
+function tiledRows<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B>, tile: Tile): Dispatch<B> {
+  const LINES = s.kernel === 1 ? 16 : 4;
+  const step = LINES * s.kernel;
+  const { tilesOut, pixels, last, packed, operands, common, constants } = tiledCommon(b, s, lowering, tile, step);
+  const { height, width } = rowSides(s)!;
+  return {
+    ...common,
+    source: tiled,
+    ...s.f16 && { f16: ["Scalar", "Quad"] },
+    constants: { ...constants, LINES, LOADS_X: ceilDiv(LINES * tile.PIXEL_QUADS, tile.DOWN) },
+    uniforms: [tilesOut, pixels / 4, s.inChannels, s.outChannels, height, width, ...last],
+    reads: [b.x, b.x, packed, ...operands],
+  };
+}
+
+function tiledPixels<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B>, tile: Tile): Dispatch<B> {
+  const STEP = 16;
+  const { tilesOut, pixels, last, packed, operands, common, constants } = tiledCommon(b, s, lowering, tile, STEP);
+  return {
+    ...common,
+    source: tiledAny,
+    ...s.f16 && { f16: ["Scalar", "Quad"] },
+    constants: { ...constants, LOADS_X: STEP * tile.PIXEL_QUADS / tile.DOWN },
+    uniforms: [
+      ...[tilesOut, pixels, s.inChannels, s.outChannels, s.inHeight, s.inWidth, s.outHeight, s.outWidth],
+      ...[s.stride, s.dilation, ...last],
+    ],
+    reads: [b.x, packed, ...operands],
   };
 }
 
@@ -270,6 +366,8 @@ type GradientVariant = Variant<ConvShape, "dy" | "x" | "dw", "db">;
 
 /** Threads of a workgroup, and the workgroups after which further splits of the sum over pixels only add traffic. */
 const SPLITTING = { few: { GROUP: 8, enough: 4 }, many: { GROUP: 32, enough: 1024 } } as const;
+/** The same for the tiled kernel: so many that the last ones to run do not leave a large GPU waiting. */
+const ENOUGH_TILES = 2048;
 /** A split sums at least this many pixels: fewer, and writing its part costs as much as computing it. */
 const MIN_PIXELS_PER_SPLIT = 256;
 
@@ -290,11 +388,16 @@ export const conv2dWeightGrad: Family<ConvShape, "dy" | "x" | "dw", "db"> = {
     rows4x2split: rowsWeightGradVariant(4, 2, "many"),
     rows8x8: rowsWeightGradVariant(8, 8, "few"),
     rows8x8split: rowsWeightGradVariant(8, 8, "many"),
+    tiled64: tiledWeightGradVariant(2),
+    tiled32: tiledWeightGradVariant(1),
   },
   key: (s) =>
     `${s.kernel}x${s.kernel}/${s.stride} ${s.inChannels}->${s.outChannels} ${s.height}x${s.width} batch ${s.batch}` +
     `${s.f16 ? " f16" : ""}`,
   preferred: (s, adapter: AdapterKind) => {
+    if (adapter === "hardware" && Math.min(s.inChannels, s.outChannels) > 8 && inWeightGradTiles(s)) {
+      return s.outChannels > 32 ? "tiled64" : "tiled32";
+    }
     const split = adapter === "software" ? "" : "Split";
     if (!weightGradSides(s)) return `general${split}`;
     const tile = s.kernel === 1 ? "8x8" : s.inChannels * s.outChannels > 512 ? "8x2" : "4x2";
@@ -308,8 +411,8 @@ interface Splits {
   readonly unitsPerSplit: number;
 }
 
-function divide(units: number, pixelsPerUnit: number, blocks: number, splitting: Splitting): Splits {
-  const wanted = Math.max(1, Math.floor(SPLITTING[splitting].enough / blocks));
+function divide(units: number, pixelsPerUnit: number, blocks: number, enough: number): Splits {
+  const wanted = Math.max(1, Math.floor(enough / blocks));
   const unitsPerSplit = Math.max(ceilDiv(units, wanted), ceilDiv(MIN_PIXELS_PER_SPLIT, pixelsPerUnit));
   return { splits: ceilDiv(units, unitsPerSplit), unitsPerSplit };
 }
@@ -349,12 +452,12 @@ function generalWeightGradVariant(splitting: Splitting): GradientVariant {
   return {
     fits: () => true,
     dispatches: (b, s, lowering) => {
-      const { CHANNELS, ENTRIES } = ENTRY_TILE, { GROUP } = SPLITTING[splitting];
+      const { CHANNELS, ENTRIES } = ENTRY_TILE, { GROUP, enough } = SPLITTING[splitting];
       const { outHeight, outWidth } = size(s);
       const entries = s.inChannels * s.kernel * s.kernel, lines = s.batch * outHeight;
       const tiles = ceilDiv(entries, ENTRIES);
       const blocks = ceilDiv(ceilDiv(s.outChannels, CHANNELS) * tiles, GROUP);
-      const { splits, unitsPerSplit } = divide(lines, outWidth, blocks, splitting);
+      const { splits, unitsPerSplit } = divide(lines, outWidth, blocks, enough);
       return withSum(b, s, lowering, splits, {
         source: generalWeightGrad,
         constants: { ...ENTRY_TILE, GROUP },
@@ -382,12 +485,12 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
     fits: (s) => weightGradSides(s) !== undefined && OUTS * INS * s.kernel * s.kernel <= 144,
     dispatches: (b, s, lowering) => {
       const { height, width } = weightGradSides(s)!;
-      const { GROUP } = SPLITTING[splitting];
+      const { GROUP, enough } = SPLITTING[splitting];
       const QUADS = s.kernel === 1 ? 1 : quadsAcross(width, 4);
       const across = width / (4 * QUADS), columns = s.batch * across;
       const tilesIn = ceilDiv(s.inChannels, INS);
       const blocks = ceilDiv(tilesIn * ceilDiv(s.outChannels, OUTS), GROUP);
-      const { splits, unitsPerSplit } = divide(columns, 4 * QUADS * height, blocks, splitting);
+      const { splits, unitsPerSplit } = divide(columns, 4 * QUADS * height, blocks, enough);
       return withSum(b, s, lowering, splits, {
         source: rowsWeightGrad,
         constants: { KERNEL: s.kernel, OUTS, INS, QUADS, EDGES: across > 1 ? 1 : 0, GROUP },
@@ -397,6 +500,42 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
           new F32(s.scale),
         ],
         reads: [b.dy, b.x, b.x],
+        workgroups: spread(splits * blocks),
+      });
+    },
+  };
+}
+
+/** True where the images can be bound in vec4s. */
+function inWeightGradTiles(s: ConvShape): boolean {
+  const { outHeight, outWidth } = size(s);
+  return Math.min(s.inChannels * s.height * s.width, s.outChannels * outHeight * outWidth) * s.batch >= 4;
+}
+
+/** Tiles of 32 `OUT_QUADS` output channels; see conv2d_weight_grad_tiled.wgsl. */
+function tiledWeightGradVariant(OUT_QUADS: 1 | 2): GradientVariant {
+  return {
+    fits: inWeightGradTiles,
+    dispatches: (b, s, lowering) => {
+      const STEP = 16, DOWN = 8, IN_QUADS = s.kernel === 1 ? OUT_QUADS : 1;
+      const { inHeight, inWidth, outHeight, outWidth } = size(s);
+      const rows = weightGradSides(s);
+      const { height, width } = rows ?? { height: outHeight, width: outWidth };
+      const tilesIn = ceilDiv(s.inChannels, 32 * IN_QUADS);
+      const blocks = ceilDiv(s.outChannels, 4 * OUT_QUADS * DOWN) * tilesIn * s.kernel;
+      const pixels = s.batch * outHeight * outWidth;
+      const { splits, unitsPerSplit } = divide(ceilDiv(pixels, STEP), STEP, blocks, ENOUGH_TILES);
+      return withSum(b, s, lowering, splits, {
+        source: tiledWeightGrad,
+        ...s.f16 && { f16: ["Scalar", "Quad"] },
+        constants: { ROWS: rows ? 1 : 0, KERNEL: s.kernel, OUT_QUADS, IN_QUADS, DOWN },
+        uniforms: [
+          ...[splits, blocks, tilesIn, pixels, unitsPerSplit * STEP, s.inChannels, s.outChannels],
+          ...(rows ? [height, width] : [inHeight, inWidth]),
+          ...[height, width, s.stride],
+          new F32(s.scale),
+        ],
+        reads: [b.dy, b.dy, b.x, b.x],
         workgroups: spread(splits * blocks),
       });
     },

@@ -1,8 +1,9 @@
 // Batched matrix product out[i] = A[i] B[i], each operand given by its row, column and batch strides.
 //
-//   A[i][r][k] = a[i * a_batch + r * a_row + k * a_inner],  B[i][k][c] = b[i * b_batch + k * b_inner + c * b_column]
+//   A[i][r][k] = a[a_start + i * a_batch + r * a_row + k * a_inner]
+//   B[i][k][c] = b[b_start + i * b_batch + k * b_inner + c * b_column]
 //
-// out [batch, m, n]; strides express transposed operands, a batch stride of 0 one matrix shared by all products.
+// out: [m, n] matrices, out_batch elements apart from out_start on; strides express transposed operands, a batch stride of 0 one matrix shared by all products.
 // Bindings: 0 uniforms, 1 a, 2 b, 3 out.
 // A thread holds ROWS neighbouring rows x COLUMNS columns in registers; its columns are tiles_n = ceil(n / COLUMNS)
 // apart, so that neighbouring threads read neighbouring columns. matmul_quads.wgsl does the same for operands of whole
@@ -17,12 +18,16 @@ struct Shape {
   k: u32,
   tiles_m: u32,
   tiles_n: u32,
+  a_start: u32,
   a_batch: u32,
   a_row: u32,
   a_inner: u32,
+  b_start: u32,
   b_batch: u32,
   b_inner: u32,
   b_column: u32,
+  out_start: u32,
+  out_batch: u32,
 }
 
 const ROWS: u32 = 8u;
@@ -49,8 +54,8 @@ fn main(
   let column = tile % shape.tiles_n;
 
   var acc = array<f32, ROWS * COLUMNS>();
-  var a_at = i * shape.a_batch + row * shape.a_row;
-  var b_at = i * shape.b_batch + column * shape.b_column;
+  var a_at = shape.a_start + i * shape.a_batch + row * shape.a_row;
+  var b_at = shape.b_start + i * shape.b_batch + column * shape.b_column;
   let b_step = shape.tiles_n * shape.b_column;
   for (var k = 0u; k < shape.k; k++) {
     var left = array<f32, ROWS>();
@@ -72,7 +77,7 @@ fn main(
 
   // @unroll
   for (var r = 0u; r < ROWS; r++) {
-    let start = (i * shape.m + row + r) * shape.n;
+    let start = shape.out_start + i * shape.out_batch + (row + r) * shape.n;
     // @unroll
     for (var c = 0u; c < COLUMNS; c++) {
       if (row + r < shape.m && column + c * shape.tiles_n < shape.n) {

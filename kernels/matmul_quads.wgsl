@@ -1,7 +1,8 @@
 // Batched matrix product out[i] = A[i] B[i] for operands whose contiguous axes, and k, are whole vec4s.
 //
 // a: [batch, m, k], or [batch, k, m] where TRANSPOSE_A is 1; b: [batch, k, n], or [batch, n, k] where TRANSPOSE_B is 1;
-// out [batch, m, n]. A batch stride of 0 stands for one matrix shared by all products. All strides are in vec4s.
+// out [batch, m, n]. Of every operand the matrices begin at a start and lie a batch stride apart: 0 stands for one matrix
+// shared by all products. Of a and b these, and the strides of their lines, are in vec4s; of out in scalars.
 // Bindings: 0 uniforms, 1 a in vec4s, 2 b in vec4s, 3 out in scalars.
 // A thread holds 8 neighbouring rows x 8 columns in registers (two runs of four columns, tiles_n runs apart) and adds
 // four steps of k at a time, for which it loads 8 vec4s of either operand, along k or across it as they are stored.
@@ -15,10 +16,14 @@ struct Shape {
   k: u32,
   tiles_m: u32,
   tiles_n: u32,
+  a_start: u32,
   a_batch: u32,
   a_line: u32,
+  b_start: u32,
   b_batch: u32,
   b_line: u32,
+  out_start: u32,
+  out_batch: u32,
 }
 
 const TRANSPOSE_A: u32 = 0u;
@@ -46,8 +51,8 @@ fn main(
   let run = shape.tiles_n * 4u;
 
   var acc = array<f32, 64>();
-  var a_at = i * shape.a_batch + select(row * shape.a_line, row / 4u, TRANSPOSE_A == 1u);
-  var b_at = i * shape.b_batch + select(column / 4u, column * shape.b_line, TRANSPOSE_B == 1u);
+  var a_at = shape.a_start + i * shape.a_batch + select(row * shape.a_line, row / 4u, TRANSPOSE_A == 1u);
+  var b_at = shape.b_start + i * shape.b_batch + select(column / 4u, column * shape.b_line, TRANSPOSE_B == 1u);
   for (var k = 0u; k < shape.k; k += 4u) {
     // Entry q is row q at four k, or (transposed) k = q / 2 at four rows.
     var left = array<vec4<f32>, 8>();
@@ -84,7 +89,7 @@ fn main(
 
   // @unroll
   for (var r = 0u; r < 8u; r++) {
-    let start = (i * shape.m + row + r) * shape.n;
+    let start = shape.out_start + i * shape.out_batch + (row + r) * shape.n;
     // @unroll
     for (var c = 0u; c < 8u; c++) {
       let at = column + c / 4u * run + c % 4u;

@@ -12,14 +12,14 @@ export interface Standalone {
   readonly scratch: Readonly<Record<string, number>>;
   /** Contents of every constant buffer by its name. */
   readonly constants: Readonly<Record<string, Uint32Array<ArrayBuffer>>>;
-  /** How many of the dispatches only rearrange weights. */
-  readonly packs: number;
+  /** What the first dispatches, one each, rearrange: in a program, one dispatch does so for all weights of a network. */
+  readonly packings: readonly { readonly w: string; readonly packing: Packing }[];
 }
 
 /** What `list` lowers to, with the buffers it asks for. */
 export function standalone(list: (lowering: Lowering<string>) => readonly Dispatch<string>[]): Standalone {
   const scratch: Record<string, number> = {}, constants: Record<string, Uint32Array<ArrayBuffer>> = {};
-  const packs: Dispatch<string>[] = [];
+  const packs: Dispatch<string>[] = [], packings: Standalone["packings"][number][] = [];
   const newScratch = (elements: number) => {
     const name = `scratch ${Object.keys(scratch).length}`;
     scratch[name] = elements;
@@ -32,10 +32,11 @@ export function standalone(list: (lowering: Lowering<string>) => readonly Dispat
       const table = `table ${packs.length}`, packed = newScratch(packedSize(packing) / (packing.f16 ? 2 : 1));
       constants[table] = packTable(jobs);
       packs.push(pack({ w, table, packed }, jobs));
+      packings.push({ w, packing });
       return packed;
     },
   });
-  return { dispatches: [...packs, ...dispatches], scratch, constants, packs: packs.length };
+  return { dispatches: [...packs, ...dispatches], scratch, constants, packings };
 }
 
 /** {@linkcode standalone} of one variant. */

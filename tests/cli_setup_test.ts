@@ -1,7 +1,7 @@
 /** Tests of the command line as a user types it: wrong arguments, and what is missing: an adapter, a browser. */
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { openGpu } from "../src/cli/setup.ts";
+import { openAdapter } from "../src/cli/setup.ts";
 import { dibregman } from "./command.ts";
 
 const onLinux = Deno.build.os === "linux";
@@ -57,7 +57,7 @@ Deno.test("wrong arguments: one line, exit code 2, no adapter sought, nothing in
     [[], "error: A command is missing"],
     [
       ["tset"],
-      `error: There is no command "tset"; it is one of train, sample, eval, test, bench. Did you mean "test"?`,
+      `error: There is no command "tset"; it is one of train, sample, eval, test, bench, tune. Did you mean "test"?`,
     ],
     [["../cli/test"], "error: There is no command"],
     [["test", "--no-instal"], `error: Command test has no option "--no-instal". Did you mean "--no-install"?`],
@@ -197,7 +197,7 @@ Deno.test({
   sanitizeOps: false,
   sanitizeResources: false,
   fn: async () => {
-    const gpu = await openGpu({ install: false });
+    const gpu = await openAdapter({ install: false });
     const { total } = Deno.systemMemoryInfo();
     if (gpu.adapter.software) assert(gpu.memoryLimit > 0 && gpu.memoryLimit <= total, `${gpu.memoryLimit} of ${total}`);
     else assertEquals(gpu.memoryLimit, Infinity);

@@ -4,8 +4,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/io/safetensors.ts";
 import { decodeTrace } from "../src/io/trace.ts";
 import { decodeNpz } from "../src/io/npz.ts";
-import { command, dibregman, dibregmanBounded } from "./command.ts";
-import { memoryCanBeBounded } from "./gpu.ts";
+import { command, dibregman, dibregmanBounded, memoryCanBeBounded } from "./command.ts";
 
 const RUN = ["train", "--preset", "digits-tiny", "--eval-samples", "80"];
 
@@ -95,6 +94,7 @@ Deno.test("train: a run leaves its settings, metrics, checkpoints, pictures and 
     "samples",
     "summary.json",
     "teacher.safetensors",
+    "tuning.json",
   ]);
   assertEquals(await files(`${folder}/checkpoints`), [
     "distill-000010.safetensors",
@@ -156,7 +156,7 @@ const SHORT = [...RUN, "--teacher-steps", "10", "--distill-steps", "12"];
 async function shortRun(folder: string, ...options: readonly string[]) {
   const { code, errors } = await dibregman([...SHORT, ...options, "--out", folder]);
   assertEquals(code, 0, errors.join("\n"));
-  const planned = errors.flatMap((line) => /planned memory ([\d.]+) MB/.exec(line)?.[1] ?? []).map(Number);
+  const planned = errors.flatMap((line) => /gradient: .* planned memory ([\d.]+) MB/.exec(line)?.[1] ?? []).map(Number);
   const lines = (await Deno.readTextFile(`${folder}/metrics.jsonl`)).trim().split("\n");
   return { planned, metrics: lines.map((line): Record<string, number> => JSON.parse(line)) };
 }

@@ -1,5 +1,7 @@
 /** Runs the command line as a user types it. */
 
+import { getGpu } from "./gpu.ts";
+
 const MAIN = new URL("../src/cli/main.ts", import.meta.url).href;
 
 /** What a command left behind. */
@@ -12,6 +14,10 @@ export interface Outcome {
   readonly errors: string[];
 }
 
+/** The folder of caches of all commands: the user's own is neither read nor written. */
+export const CACHE: string = Deno.makeTempDirSync();
+globalThis.addEventListener("unload", () => Deno.removeSync(CACHE, { recursive: true }));
+
 /** The process of a command; whatever this test run itself was started with must not matter. */
 export function command(
   args: readonly string[],
@@ -20,7 +26,14 @@ export function command(
 ): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", MAIN, ...args],
-    env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "", DIBREGMAN_INSTALLED: "", DIBREGMAN_CHROMIUM: "", ...env },
+    env: {
+      NO_COLOR: "1",
+      DIBREGMAN_NO_INSTALL: "",
+      DIBREGMAN_INSTALLED: "",
+      DIBREGMAN_CHROMIUM: "",
+      DIBREGMAN_CACHE: CACHE,
+      ...env,
+    },
     cwd,
     stdin: "null",
     stdout: "piped",
@@ -43,7 +56,7 @@ export function dibregmanBounded(args: readonly string[], kibibytes: number): Pr
   return outcome(
     new Deno.Command("sh", {
       args: ["-c", script, Deno.execPath(), "run", "-A", MAIN, ...args],
-      env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "1" },
+      env: { NO_COLOR: "1", DIBREGMAN_NO_INSTALL: "1", DIBREGMAN_CACHE: CACHE },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",
@@ -55,4 +68,9 @@ async function outcome(command: Deno.Command): Promise<Outcome> {
   const { code, stdout, stderr } = await command.output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
   return { code, out: text(stdout), errors: text(stderr).split("\n") };
+}
+
+/** Whether the adapter takes its memory from the process, which a shell can bound (`ulimit -d`, in KiB). */
+export async function memoryCanBeBounded(): Promise<boolean> {
+  return Deno.build.os === "linux" && (await getGpu()).adapter.software;
 }

@@ -14,11 +14,6 @@ export function getGpu(): Promise<Gpu> {
   return shared ??= Gpu.create();
 }
 
-/** Whether the adapter takes its memory from the process, which a shell can bound (`ulimit -d`, in KiB). */
-export async function memoryCanBeBounded(): Promise<boolean> {
-  return Deno.build.os === "linux" && (await getGpu()).adapter.software;
-}
-
 /** A test that uses the GPU: the shared device outlives it, so Deno's leak checks are off. */
 export function gpuTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
   Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: async () => await fn(await getGpu()) });
@@ -69,7 +64,7 @@ export function runStandalone<K extends string>(
   return runDispatches(gpu, dispatches, { ...data, ...unfilled, ...constants });
 }
 
-/** Runs every variant of a family that fits; at least one does. */
+/** Runs every variant of a family that fits; at least one does. All at once: each alone waits long for its results. */
 export async function forEachVariant<S, K extends string, O extends string>(
   family: Family<S, K, O>,
   s: S,
@@ -77,5 +72,5 @@ export async function forEachVariant<S, K extends string, O extends string>(
 ): Promise<void> {
   const fitting = Object.entries(family.variants).filter(([, variant]) => variant.fits(s));
   if (fitting.length === 0) throw new Error(`${family.name}: no variant computes ${family.key(s)}.`);
-  for (const [label, variant] of fitting) await run(variant, `${family.name} ${label} ${family.key(s)}`);
+  await Promise.all(fitting.map(([label, variant]) => run(variant, `${family.name} ${label} ${family.key(s)}`)));
 }

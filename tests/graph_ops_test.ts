@@ -342,6 +342,12 @@ gpuTest("group norm", (gpu) => {
         [normal(...shape), normal(channels), normal(...(groups === 1 ? [channels, 1, 1] : [channels]))],
         (x, gamma, beta) => g.groupNorm(x, gamma, beta, { groups, eps: 1e-3, silu }),
       ));
+      const vector = groups === 1 ? [shape[0], channels, 1, 1] : [shape[0], channels];
+      cases.push(caseOf(
+        `[${shape}] in ${groups} groups with scale and shift${silu ? ", silu" : ""}`,
+        [normal(...shape), normal(channels), normal(channels), normal(...vector), normal(...vector)],
+        (x, gamma, beta, scale, shift) => g.groupNorm(x, gamma, beta, { groups, eps: 1e-3, silu, scale, shift }),
+      ));
     }
   }
   return check(gpu, cases);
@@ -357,6 +363,9 @@ gpuTest("attention, softmax, cross-entropy", (gpu) => {
         [normal(batch, dim, queries), normal(batch, dim, keys), normal(batch, dim, keys)],
         g.attention,
       )
+    ),
+    ...([[2, 6, 7], [1, 4, 16], [3, 2, 1]] as const).map(([batch, dim, tokens]) =>
+      caseOf(`packed attention ${dim}×${tokens}`, [normal(batch, 3 * dim, tokens)], g.attentionPacked)
     ),
     ...[[5, 11], [2, 3, 40], [7]].map((shape) => caseOf(`softmax [${shape}]`, [normal(...shape)], g.softmax)),
     ...([[5, 11], [1, 3], [3, 70]] as const).map(([rows, columns]) =>
@@ -480,6 +489,7 @@ gpuTest("ops agree with PyTorch", async (gpu) => {
 Deno.test("ops name themselves and the shapes that do not fit", () => {
   const [m, v, x, w] = [normal(2, 3), normal(4), normal(1, 3, 4, 4), normal(2, 5, 3, 3)];
   const [square, qkv, half] = [normal(3, 3, 1, 1), normal(1, 2, 3), (x: Tensor) => g.cast(x, "f16")];
+  const b3 = normal(3);
   const words = g.constant([1, 2, 3, 4], [4], "u32"), bytes = g.constant([1], [4], "u8");
   const refused: [() => unknown, string][] = [
     [() => g.add(m, v), "add cannot broadcast [2, 3] and [4]"],
@@ -514,7 +524,10 @@ Deno.test("ops name themselves and the shapes that do not fit", () => {
     [() => g.softmax(normal()), "at least one axis"],
     [() => g.groupNorm(x, v, v, { groups: 2, eps: 1e-5 }), "into 2 groups"],
     [() => g.groupNorm(x, v, v, { groups: 3, eps: 1e-5 }), "gamma and beta [3]"],
+    [() => g.groupNorm(x, b3, b3, { groups: 1, eps: 1, scale: normal(1, 3) }), "a scale and a shift together"],
+    [() => g.groupNorm(x, b3, b3, { groups: 1, eps: 1, scale: m, shift: m }), "a scale and a shift [1, 3]; got [2, 3]"],
     [() => g.attention(normal(1, 2, 3), normal(1, 2, 4), normal(1, 2, 5)), "attention expects"],
+    [() => g.attentionPacked(normal(1, 4, 2)), "attentionPacked expects qkv [B, 3 dim, tokens]; got [1, 4, 2]"],
     [() => g.crossEntropy(m, words), "labels [N]"],
     [() => g.averagePool2x(m), "even heights and widths; got [2, 3]"],
     [() => g.sinusoidalEmbedding(v, { channels: 3 }), "even channels"],

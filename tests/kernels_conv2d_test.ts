@@ -40,6 +40,10 @@ const SHAPES: ConvShape[] = ([
   [2, 3, 5, 6, 16, 3, 1],
   [1, 2, 3, 3, 32, 3, 1],
   [1, 2, 17, 2, 24, 3, 1],
+  [5, 6, 132, 3, 12, 3, 1],
+  [5, 37, 12, 3, 12, 3, 1],
+  [3, 70, 68, 4, 12, 1, 1],
+  [3, 33, 67, 9, 7, 3, 2],
 ] as const).map(([batch, inChannels, outChannels, height, width, kernel, stride]) => (
   { batch, inChannels, outChannels, height, width, kernel, stride, scale: inChannels % 2 === 0 ? 1 : 0.7 }
 ));

@@ -17,6 +17,8 @@ const SIZES = [
   [3, 145, 147, 5],
   [3, 68, 36, 12],
   [1, 130, 132, 36],
+  [1, 6, 9, 300],
+  [2, 36, 68, 264],
 ] as const;
 
 gpuTest("every variant of matmul matches the reference for every layout", async (gpu) => {
@@ -36,6 +38,31 @@ gpuTest("every variant of matmul matches the reference for every layout", async 
         const { out } = await runStandalone(gpu, list, { a, b, out: unwritten(batch * m * n) });
         const error = relativeError(out, expected);
         assert(error < 1e-5, `${label}: relative error ${error}.`);
+      });
+    }
+  }
+});
+
+gpuTest("every variant of matmul reads and writes matrices that lie apart", async (gpu) => {
+  for (const [m, n, k, start, gap] of [[12, 8, 16, 8, 4], [5, 9, 4, 4, 3], [3, 5, 7, 1, 2]] as const) {
+    const batch = 3;
+    const place = (elements: number) => ({ start, stride: elements + gap });
+    const size = (elements: number) => start + batch * (elements + gap);
+    const a = randomArray(size(m * k), 1), b = randomArray(size(k * n), 2), before = randomArray(size(m * n), 3);
+    for (const [transposeA, transposeB] of [[false, false], [true, false], [false, true]] as const) {
+      const s: MatmulShape = {
+        ...{ batch, m, n, k, transposeA, transposeB, broadcastA: false, broadcastB: false },
+        ...{ placeA: place(m * k), placeB: place(k * n), placeOut: place(m * n) },
+      };
+      const expected = before.slice(), product = matmulReference(a, b, s);
+      for (let i = 0; i < batch; i++) {
+        expected.set(product.slice(i * m * n, (i + 1) * m * n), start + i * (m * n + gap));
+      }
+      await forEachVariant(matmul, s, async (variant, label) => {
+        const list = standaloneVariant(variant, { a: "a", b: "b", out: "out" }, s);
+        const { out } = await runStandalone(gpu, list, { a, b, out: before });
+        const error = relativeError(out, expected);
+        assert(error < 1e-6, `${label}, placed: relative error ${error}.`);
       });
     }
   }

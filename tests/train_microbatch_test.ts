@@ -45,6 +45,7 @@ function start(network: Trainable | Weights, key: number): void {
 
 /** What steps leave behind. */
 interface Outcome {
+  /** Of the first step: Adam's first update is a sign, and tells apart what rounding alone did. */
   readonly gradients: Float32Array[];
   readonly norms: number[];
   readonly values: Float32Array[];
@@ -63,18 +64,19 @@ async function twoSteps(
   const optimizers = await Promise.all(networks.map((network) => Optimizer.create(network, settings)));
   // What an earlier step left must not matter, be it a NaN.
   if (runsAStep > 1) { for (const { grad } of networks) grad.flat.chunks[0]!.write(filled(grad, NaN)); }
-  for (const step of [0, 1]) {
+  const submit = (step: number) =>
     workspace.submit([
       ...accumulator.runs(program, BATCH, (first) => valuesAt(step, first)),
       ...optimizers.map((optimizer) => optimizer.at(step, 1e-3)),
     ]);
-  }
+  submit(0);
   const read = (weights: readonly Weights[]) =>
     Promise.all(weights.map(async ({ flat }) => await flat.chunks[0]!.read() as Float32Array));
   const gradients = await read(networks.map(({ grad }) => grad));
   const divisors = await Promise.all(
     networks.map(async ({ microbatches }) => microbatches ? (await microbatches.divisor.read())[0]! : 1),
   );
+  submit(1);
   return {
     gradients: gradients.map((gradient, i) => gradient.map((value) => value / divisors[i]!)),
     norms: (await Promise.all(optimizers.map((optimizer) => optimizer.readGradNorms()))).flat(),
@@ -153,11 +155,11 @@ for (const [name, run, means] of CASES) {
         assert(error < tolerance, `${what} in ${count} microbatches: relative error ${error}`);
       };
       whole.gradients.forEach((gradient, i) => compare(`gradient ${i}`, split.gradients[i]!, gradient, 1e-5));
-      whole.values.forEach((values, i) => compare(`values ${i}`, split.values[i]!, values, 1e-5));
-      compare("norms", split.norms, whole.norms, 1e-5);
+      whole.values.forEach((values, i) => compare(`values ${i}`, split.values[i]!, values, 1e-4));
+      compare("norms", split.norms, whole.norms, 1e-4);
       const average = ({ metrics }: Outcome, metric: string) =>
         metrics.reduce((sum, values) => sum + values[metric]![0]!, 0) / metrics.length;
-      for (const metric of means) compare(metric, [average(split, metric)], [average(whole, metric)], 1e-6);
+      for (const metric of means) compare(metric, [average(split, metric)], [average(whole, metric)], 1e-5);
       assertEquals(split.metrics.length, 2 * count);
     }
   });

@@ -131,7 +131,7 @@ function attentions(): Case[] {
   const shapes = [[64, 64, 16], [16, 64, 64], [4, 128, 256]] as const;
   return [false, true].flatMap((gradient) =>
     shapes.map(([batch, dim, tokens]) => {
-      const s = { batch, dim, queries: tokens, keys: tokens, scale: dim ** -0.5 };
+      const s = { batch, dim, queries: tokens, keys: tokens, scale: dim ** -0.5, packed: false };
       const elements = batch * dim * tokens;
       return {
         kernel: gradient ? "attention.gradient" : "attention",

@@ -1,7 +1,7 @@
 /** The engine's own kernels as implementations of the report's problems. */
 
 import { adamEma } from "../../kernels/adam.ts";
-import { attentionForward, attentionGrad } from "../../kernels/attention.ts";
+import { attention, attentionGrad } from "../../kernels/attention.ts";
 import { bregmanGradient, bregmanWeights } from "../../kernels/bregman.ts";
 import {
   conv2d,
@@ -11,7 +11,7 @@ import {
   type ConvShape,
   inputGradient,
 } from "../../kernels/conv2d.ts";
-import { groupNormForward, groupNormGrad } from "../../kernels/group_norm.ts";
+import { groupNorm, groupNormGrad } from "../../kernels/group_norm.ts";
 import { matmul } from "../../kernels/matmul.ts";
 import { standalone } from "../../kernels/standalone.ts";
 import type { KernelChoices, Lowering } from "../../src/gpu/family.ts";
@@ -70,9 +70,9 @@ function kernelsOf(problem: KernelProblem, choices: KernelChoices): Kernels {
       };
     }
     case "groupNorm":
-      return groupNorm(problem);
+      return normalisation(problem, choices);
     case "attention":
-      return attention(problem);
+      return attentions(problem, choices);
     case "adam": {
       const buffers = { grad: "grad", hyper: "hyper", control: "control", p: "p", m: "m", v: "v", ema: "ema" };
       return {
@@ -98,33 +98,39 @@ function outputPlane(s: ConvShape): number {
   return convOutputSize(s.height, s.kernel, s.stride) * convOutputSize(s.width, s.kernel, s.stride);
 }
 
-function groupNorm({ gradient, shape: s }: Extract<Problem, { op: "groupNorm" }>): Kernels {
+function normalisation(
+  { gradient, shape: s }: Extract<Problem, { op: "groupNorm" }>,
+  choices: KernelChoices,
+): Kernels {
   const elements = s.batch * s.channels * s.size;
-  const forward = groupNormForward({ x: "x", gamma: "gamma", beta: "beta", y: "y", stats: "stats" }, s);
+  const inputs = { x: "x", gamma: "gamma", beta: "beta", stats: "stats" };
+  const forward = (lowering: Lowering<string>) => choices.dispatches(groupNorm, { ...inputs, y: "y" }, s, lowering);
   const made = { y: elements, stats: 2 * s.batch * s.groups };
-  if (!gradient) return { list: () => [forward], made, results: { y: "y" } };
-  const inputs = { x: "x", gamma: "gamma", beta: "beta", stats: "stats", dy: "dy" };
+  if (!gradient) return { list: forward, made, results: { y: "y" } };
   const results = { dx: "dx", dgamma: "dgamma", dbeta: "dbeta" };
+  const backward = (lowering: Lowering<string>) =>
+    choices.dispatches(groupNormGrad, { ...inputs, dy: "dy", ...results }, s, lowering);
   return {
-    list: (lowering) => [forward, ...groupNormGrad({ ...inputs, ...results }, s, lowering)],
+    list: (lowering) => [...forward(lowering), ...backward(lowering)],
     made: { ...made, dx: elements, dgamma: s.channels, dbeta: s.channels },
     results: { y: "y", ...results },
   };
 }
 
-function attention({ gradient, shape: s }: Extract<Problem, { op: "attention" }>): Kernels {
-  const buffers = {
-    ...{ q: "q", k: "k", v: "v", o: "o", lse: "lse" },
-    ...{ dO: "dO", dq: "dq", dk: "dk", dv: "dv", delta: "delta" },
-  };
+function attentions({ gradient, shape: s }: Extract<Problem, { op: "attention" }>, choices: KernelChoices): Kernels {
   const queries = s.batch * s.dim * s.queries, keys = s.batch * s.dim * s.keys, rows = s.batch * s.queries;
-  const forward = attentionForward(buffers, s);
+  const inputs = { q: "q", k: "k", v: "v", o: "o", lse: "lse" };
+  const results = { dq: "dq", dk: "dk", dv: "dv" };
+  const forward = (lowering: Lowering<string>) => choices.dispatches(attention, inputs, s, lowering);
   const made = { o: queries, lse: rows };
-  if (!gradient) return { list: () => [forward], made, results: { o: "o" } };
+  if (!gradient) return { list: forward, made, results: { o: "o" } };
   return {
-    list: () => [forward, ...attentionGrad(buffers, s)],
-    made: { ...made, dq: queries, dk: keys, dv: keys, delta: rows },
-    results: { o: "o", dq: "dq", dk: "dk", dv: "dv" },
+    list: (lowering) => [
+      ...forward(lowering),
+      ...choices.dispatches(attentionGrad, { ...inputs, dO: "dO", ...results }, s, lowering),
+    ],
+    made: { ...made, dq: queries, dk: keys, dv: keys },
+    results: { o: "o", ...results },
   };
 }
 

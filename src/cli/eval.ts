@@ -7,6 +7,7 @@ import { expectModel, measure, samplerOf } from "../train/run.ts";
 import { checkSteps, readImages, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
+import { TUNING } from "./tuning.ts";
 
 const COMMAND = {
   name: "eval",
@@ -23,6 +24,7 @@ const COMMAND = {
       help: "UCI text file of real digits instead of the embedded ones",
     },
     { name: "json", kind: "string", placeholder: "FILE", help: "also write the figures to this file" },
+    TUNING,
     NO_INSTALL,
   ],
 } as const satisfies Command;
@@ -35,7 +37,7 @@ export async function run(args: string[]): Promise<void> {
   const { data } = await readImages(values.data);
   expectModel(model.info, model.info.kind, data, values.model);
   if (values.json !== undefined) await expectWritable(values.json);
-  const gpu = await openGpu({ install: !values.noInstall });
+  const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const workspace = new Workspace(gpu);
   const evaluator = await Evaluator.create(workspace, data);
   const measured = await measure(evaluator, await samplerOf(workspace, model, values.steps), values.n, values.seed);

@@ -11,6 +11,7 @@ const COMMANDS: Readonly<Record<string, string>> = {
   eval: "Measure a trained model.",
   test: "Run the tests.",
   bench: "Run the benchmarks.",
+  tune: "Time the variants of the kernels and keep the fastest.",
 };
 
 /** What a module of a command exports. */

@@ -11,6 +11,7 @@ import { samplerOf } from "../train/run.ts";
 import { checkSteps, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
+import { TUNING } from "./tuning.ts";
 
 const COMMAND = {
   name: "sample",
@@ -34,6 +35,7 @@ const COMMAND = {
       help: "grid.png, or images.npz (`images` uint8 NHWC)",
     },
     { name: "steps", kind: "integer", min: 1, max: 1000, help: "steps of a teacher's Heun sampler (default: 18)" },
+    TUNING,
     NO_INSTALL,
   ],
 } as const satisfies Command;
@@ -58,7 +60,7 @@ export async function run(args: string[]): Promise<void> {
     throw new UsageError(`--n ${values.n} is too many for one picture (at most ${MAX_GRID}); use --out images.npz.`);
   }
   await expectWritable(values.out);
-  const gpu = await openGpu({ install: !values.noInstall });
+  const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const workspace = new Workspace(gpu);
   const sampler = await samplerOf(workspace, model, values.steps);
   await sampler.sample(values.seed, 0, 1);

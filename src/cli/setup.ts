@@ -5,8 +5,9 @@ import { Gpu } from "../gpu/gpu.ts";
 import { runChild } from "./child.ts";
 import type { FlagOption } from "./options.ts";
 import { installPackages } from "./packages.ts";
+import { useTuning } from "./tuning.ts";
 
-/** How {@linkcode openGpu} may go about it. */
+/** How {@linkcode openAdapter} may go about it. */
 export interface SetupOptions {
   /** False where nothing may be installed (`DIBREGMAN_NO_INSTALL=1` forbids it as well). */
   readonly install: boolean;
@@ -35,7 +36,7 @@ const MARKER = "DIBREGMAN_INSTALLED";
  *
  * @throws {AdapterError} with the command to run where there is no adapter and nothing may or can be installed.
  */
-export async function openGpu(options: SetupOptions): Promise<Gpu> {
+export async function openAdapter(options: SetupOptions): Promise<Gpu> {
   try {
     const gpu = await Gpu.create();
     console.error(`adapter: ${gpu.adapter.name} (${gpu.adapter.software ? "software" : "hardware"})`);
@@ -47,6 +48,18 @@ export async function openGpu(options: SetupOptions): Promise<Gpu> {
     await installDriver(error, options);
     Deno.exit(await runAgain(options.flags));
   }
+}
+
+/**
+ * {@linkcode openAdapter} with the kernels tuned for it: by the file `tuning`, or where none is named by the user's cache.
+ *
+ * @throws {AdapterError} as openAdapter does.
+ * @throws {FileError} where `tuning` cannot be read or is no table of tuned kernels.
+ */
+export async function openGpu(options: SetupOptions & { readonly tuning?: string | undefined }): Promise<Gpu> {
+  const gpu = await openAdapter(options);
+  await useTuning(gpu, options.tuning);
+  return gpu;
 }
 
 /** Installs a driver, or throws `missing` with what the user can do. */

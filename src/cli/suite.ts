@@ -3,7 +3,7 @@
 import { ensureBrowser } from "./browser.ts";
 import { runChild } from "./child.ts";
 import { type Command, parseOptions } from "./options.ts";
-import { NO_INSTALL, openGpu } from "./setup.ts";
+import { NO_INSTALL, openAdapter } from "./setup.ts";
 
 /** A runner of Deno and the folder it runs. */
 export interface Suite {
@@ -27,7 +27,7 @@ export async function runSuite({ name, folder, browser, summary }: Suite, args: 
   } as const satisfies Command;
   const { values, rest } = parseOptions(command, args);
   const install = !values.noInstall;
-  const gpu = await openGpu({ install });
+  const gpu = await openAdapter({ install });
   gpu.destroy();
   const folders = rest.some(isPath) ? [] : [folder];
   if (browser && folders.length > 0) await ensureBrowser(install);

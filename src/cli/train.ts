@@ -6,11 +6,12 @@ import { PRECISIONS } from "../nn/unet.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
-import { RESULTS, RunFolder } from "../train/folder.ts";
+import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
 import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
 import { fileSource, readImages, readModel, rereadFile } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
+import { TUNING } from "./tuning.ts";
 import { duration } from "../train/progress.ts";
 
 const presets = Object.keys(PRESETS) as PresetName[];
@@ -77,6 +78,7 @@ const COMMAND = {
       kind: "flag",
       help: "print the times of a training step's kernels and write trace.json, for ui.perfetto.dev",
     },
+    TUNING,
     NO_INSTALL,
   ],
 } as const satisfies Command;
@@ -117,7 +119,7 @@ async function begin(values: TrainValues): Promise<Summary> {
   if (given) expectModel(given.model.info, "teacher", data, values.teacher!);
   makeConfig(values, values.preset ?? "digits"); // to report what is wrong with it before any adapter is sought
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
-  const gpu = await openGpu({ install: !values.noInstall });
+  const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   if (values.profile) expectTimestamps(gpu);
   const preset = values.preset ?? defaultPreset(gpu.adapter.software);
   const config: RunConfig = {
@@ -127,7 +129,7 @@ async function begin(values: TrainValues): Promise<Summary> {
   };
   const path = values.out ?? `runs/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
   await expectFits(gpu, config, data, given?.model.info);
-  const folder = await RunFolder.create(path, config);
+  const folder = await RunFolder.create(path, config, gpu.tuning);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
@@ -145,7 +147,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     await rereadFile(config.teacherFile);
     given = await readModel(config.teacherFile.path);
   }
-  const gpu = await openGpu({ install: !values.noInstall });
+  const gpu = await openGpu({ install: !values.noInstall, tuning: folder.file(TUNING_FILE) });
   if (values.profile) expectTimestamps(gpu);
   await expectFits(gpu, config, data, given?.model.info);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });

@@ -63,13 +63,23 @@ export type TuningTable = Readonly<Record<string, Readonly<Record<string, string
 
 /** Chooses variants for one adapter. */
 export class KernelChoices {
+  readonly #refused = new Set<string>();
+
   /** Chooses as tuned, else as preferred for the kind of adapter. */
   constructor(readonly adapter: AdapterKind, readonly table: TuningTable = {}) {}
 
-  /** Name of the variant to run: the tuned one where it is known and fits. */
+  /** Name of the variant to run: the tuned one where it is known and fits; one that is or does not is named on the console. */
   name<S, K extends string, O extends string>(family: Family<S, K, O>, s: S): string {
-    const tuned = this.table[family.name]?.[family.key(s)];
-    return tuned !== undefined && family.variants[tuned]?.fits(s) ? tuned : family.preferred(s, this.adapter);
+    const preferred = family.preferred(s, this.adapter);
+    const key = family.key(s), tuned = this.table[family.name]?.[key];
+    if (tuned === undefined) return preferred;
+    if (Object.hasOwn(family.variants, tuned) && family.variants[tuned]!.fits(s)) return tuned;
+    const entry = `${family.name} ${key}`;
+    if (!this.#refused.has(entry)) {
+      console.warn(`The tuned variant ${tuned} of ${entry} cannot compute it; ${preferred} does.`);
+      this.#refused.add(entry);
+    }
+    return preferred;
   }
 
   /** Dispatches of the chosen variant. */

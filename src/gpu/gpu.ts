@@ -4,6 +4,7 @@ import { AdapterError, DeviceLostError, LimitError, OutOfMemoryError, ShaderErro
 import { KernelChoices } from "./family.ts";
 import type { Dispatch } from "./kernel.ts";
 import { specialise } from "./preprocess.ts";
+import { adapterMismatch, type Tuning, TUNING_VERSION } from "./tuning.ts";
 
 /** What is known of the adapter behind a {@linkcode Gpu}. */
 export interface AdapterSummary {
@@ -41,7 +42,8 @@ export class Gpu {
   allocatedBytes = 0;
   /** Bytes that those buffers may hold together: WebGPU does not say how much memory there is. */
   memoryLimit: number = Infinity;
-  #pipelines = new Map<string, Pipeline>();
+  /** By source, then by all that specialises it: the text that results takes milliseconds to make. */
+  #pipelines = new Map<string, Map<string, Pipeline>>();
   #layouts = new Map<string, GPUBindGroupLayout>();
   #failure: Error | undefined;
   #pendingAllocations = new Set<Promise<void>>();
@@ -56,8 +58,8 @@ export class Gpu {
     readonly hasTimestamps: boolean,
     /** True where shaders can store f16. */
     readonly hasF16: boolean,
-    /** Which variants of the kernels programs are compiled with. */
-    readonly choices: KernelChoices,
+    /** Which variants of the kernels the programs compiled from now on get. */
+    public choices: KernelChoices,
   ) {
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
@@ -69,11 +71,12 @@ export class Gpu {
   }
 
   /**
-   * Requests an adapter and a device with the adapter's own limits.
+   * Requests an adapter and a device with the adapter's own limits. Kernels are chosen by `tuning`; one of another adapter is
+   * ignored, and the console says so.
    *
    * @throws {AdapterError} where there is no WebGPU, no adapter or no device.
    */
-  static async create(): Promise<Gpu> {
+  static async create({ tuning }: { readonly tuning?: Tuning } = {}): Promise<Gpu> {
     if (!navigator.gpu) throw new AdapterError("This runtime has no WebGPU (navigator.gpu is missing).");
     const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) throw new AdapterError("No WebGPU adapter was found.");
@@ -95,13 +98,21 @@ export class Gpu {
     const { info } = adapter;
     const name = info.description || `${info.vendor} ${info.architecture}`.trim() || "unnamed adapter";
     const software = info.isFallbackAdapter || /llvmpipe|swiftshader|software/i.test(name);
+    const mismatch = tuning && adapterMismatch(tuning, { adapter: name, vendor: info.vendor });
+    if (mismatch) console.warn(`The table of tuned kernels is ignored: ${mismatch}.`);
     return new Gpu(
       device,
       { name, software, vendor: info.vendor },
       hasTimestamps,
       hasF16,
-      new KernelChoices(software ? "software" : "hardware"),
+      new KernelChoices(software ? "software" : "hardware", mismatch ? {} : tuning?.choices),
     );
+  }
+
+  /** The choices of kernels that are tuned, as they can be stored and given to {@linkcode Gpu.create}. */
+  get tuning(): Tuning {
+    const { name: adapter, vendor } = this.adapter;
+    return { version: TUNING_VERSION, adapter, vendor, choices: this.choices.table };
   }
 
   /** Throws what went wrong on the device since it was last asked, if anything did. */
@@ -190,11 +201,12 @@ export class Gpu {
   async pipeline(dispatch: Dispatch<unknown>): Promise<Pipeline> {
     const { label, source, constants, f16, entry = "main", uniforms, reads, writes } = dispatch;
     if (f16) this.expectF16(`Kernel ${label}`);
-    const shape = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry}`;
-    const code = specialise(source, constants, f16);
-    const key = `${shape}\n${code}`;
-    const known = this.#pipelines.get(key);
+    const key = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry} ${f16} ${JSON.stringify(constants)}`;
+    const sameSource = this.#pipelines.get(source) ?? new Map<string, Pipeline>();
+    this.#pipelines.set(source, sameSource);
+    const known = sameSource.get(key);
     if (known) return known;
+    const code = specialise(source, constants, f16);
     const layout = this.#layout(uniforms.length > 0, reads.length, writes.length, label);
     this.device.pushErrorScope("validation");
     const module = this.device.createShaderModule({ code, label });
@@ -206,7 +218,7 @@ export class Gpu {
     const error = await this.device.popErrorScope();
     if (error) throw new ShaderError(`Kernel ${label} did not compile: ${await describe(module, code, error.message)}`);
     const made = { pipeline, layout };
-    this.#pipelines.set(key, made);
+    sameSource.set(key, made);
     return made;
   }
 

@@ -1,7 +1,7 @@
 /** The UNet that denoises, and the time-conditional classifier made of its encoder half. */
 
 import {
-  attention,
+  attentionPacked,
   cast,
   checkpoint,
   concat,
@@ -9,7 +9,6 @@ import {
   reshape,
   silu,
   sinusoidalEmbedding,
-  slice,
   type Tensor,
   upsampleNearest2x,
 } from "../graph/mod.ts";
@@ -124,8 +123,7 @@ class Block {
     const { norm, qkv, proj } = this.attention!;
     const [batch, channels, height, width] = x.shape;
     const packed = reshape(qkv.apply(p, norm.apply(p, x, { silu: false })), [batch!, 3 * channels!, height! * width!]);
-    const part = (i: number) => slice(packed, 1, i * channels!, (i + 1) * channels!);
-    const attended = reshape(attention(part(0), part(1), part(2)), x.shape);
+    const attended = reshape(attentionPacked(packed), x.shape);
     return proj.apply(p, attended, { residual: x, scale: SKIP_SCALE });
   }
 }

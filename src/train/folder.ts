@@ -2,6 +2,7 @@
 
 import { join } from "@std/path";
 import { FileError } from "../gpu/errors.ts";
+import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
 import { onDisk, removeTemporaryFiles, writeFileAtomic } from "./disk.ts";
@@ -11,6 +12,9 @@ export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.s
 
 /** Name of the profile in a run's folder. */
 export const TRACE = "trace.json";
+
+/** Name of the table of tuned kernels that a run was begun with. */
+export const TUNING_FILE = "tuning.json";
 
 /** The stages that train. */
 export type StageName = "teacher" | "distill";
@@ -35,14 +39,16 @@ export class RunFolder {
   constructor(readonly path: string) {}
 
   /**
-   * Makes a folder for a new run and writes its settings.
+   * Makes a folder for a new run and writes the kernels' choices and its settings.
    *
    * @throws {FileError} where the folder cannot be made or holds results of a run already.
    */
-  static async create(path: string, config: RunConfig): Promise<RunFolder> {
+  static async create(path: string, config: RunConfig, tuning: Tuning): Promise<RunFolder> {
     const folder = new RunFolder(path);
     await RunFolder.expectFree(path);
     await folder.makeFolders();
+    // First: with config.json it is a run, and every run has the table that its bits depend on.
+    await folder.writeText(TUNING_FILE, encodeTuning(tuning));
     await folder.writeText("config.json", JSON.stringify(config, null, 2) + "\n");
     return folder;
   }

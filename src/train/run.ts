@@ -7,6 +7,7 @@ import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
+import { FeatureNetwork } from "../eval/feature_network.ts";
 import { FileError, LimitError, OutOfMemoryError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import {
@@ -124,6 +125,22 @@ export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teache
     const info = teacher ?? { network: teacherNetwork(config, data), ...data };
     await stage((workspace) => prepareDistillation(workspace, config, data, info));
   });
+}
+
+/** Compiles every program of a run and forgets them: who looks on learns which kernels they are made of. */
+export async function compileAll(gpu: Gpu, config: RunConfig, data: ImageData8): Promise<void> {
+  await expectFits(gpu, config, data);
+  const workspace = new Workspace(gpu);
+  const { mean, std } = data;
+  const info = { network: teacherNetwork(config, data), mean, std, provenance: {} };
+  const weights = new Weights(workspace, "teacher", new UNet(info.network));
+  try {
+    await createSampler(weights, { ...info, kind: "teacher" });
+    await createSampler(weights, { ...info, kind: "generator", sigmaInit: config.distill.sigmaInit });
+    await FeatureNetwork.create(workspace);
+  } finally {
+    workspace.destroy();
+  }
 }
 
 /** Adds to an error that tells of too little memory what helps. */

@@ -82,6 +82,23 @@ function dotOver(
   return sum;
 }
 
+/** q, k and v, each [batch, dim, tokens], as the thirds of one tensor [batch, 3 dim, tokens]. */
+export function packThirds(parts: readonly Numbers[], { batch, dim, keys }: AttentionShape): number[] {
+  const size = dim * keys;
+  return Array.from({ length: 3 * batch * size }, (_, at) => {
+    const row = Math.floor(at / size);
+    return parts[row % 3]![Math.floor(row / 3) * size + at % size]!;
+  });
+}
+
+/** The opposite of {@linkcode packThirds}. */
+export function unpackThirds(packed: Numbers, { batch, dim, keys }: AttentionShape): number[][] {
+  const size = dim * keys;
+  return [0, 1, 2].map((i) =>
+    Array.from({ length: batch * size }, (_, at) => packed[(3 * Math.floor(at / size) + i) * size + at % size]!)
+  );
+}
+
 function zeros(length: number): number[] {
   return new Array<number>(length).fill(0);
 }

@@ -2,13 +2,24 @@
 
 import type { GroupNormShape } from "../../kernels/group_norm.ts";
 
-/** y [batch, channels, size] and stats [batch, groups, 2] = mean, 1/sqrt(var + eps). */
+/** Each sample's factor (less 1) and summand after the normalisation, [batch, channels]. */
+export interface Modulation {
+  readonly scale: ArrayLike<number>;
+  readonly shift: ArrayLike<number>;
+}
+
+/**
+ * y [batch, channels, size] and stats [batch, groups, 2] = mean, 1/sqrt(var + eps); with a modulation, stats go on with
+ * [2, batch, channels]: gamma (1 + scale) and beta (1 + scale) + shift.
+ */
 export function groupNormReference(
   x: ArrayLike<number>,
   gamma: ArrayLike<number>,
   beta: ArrayLike<number>,
   s: GroupNormShape,
+  modulation?: Modulation,
 ): { y: number[]; stats: number[] } {
+  const [slopes, offsets] = coefficients(gamma, beta, s, modulation);
   const y = new Array<number>(s.batch * s.channels * s.size);
   const stats: number[] = [];
   forEachGroup(s, (indices) => {
@@ -18,51 +29,71 @@ export function groupNormReference(
     const rstd = 1 / Math.sqrt(variance + s.eps);
     stats.push(mean, rstd);
     for (const i of indices) {
-      const c = channelOf(i, s);
-      const z = gamma[c]! * (x[i]! - mean) * rstd + beta[c]!;
+      const own = Math.floor(i / s.size);
+      const z = slopes[own]! * (x[i]! - mean) * rstd + offsets[own]!;
       y[i] = s.silu ? z * sigmoid(z) : z;
     }
   });
-  return { y, stats };
+  return { y, stats: modulation ? [...stats, ...slopes, ...offsets] : stats };
 }
 
-/** dx [batch, channels, size] and each sample's share of dgamma and dbeta, [batch, channels]. */
+/** What multiplies each sample's normalised channels and what is added, [batch, channels] both. */
+function coefficients(
+  gamma: ArrayLike<number>,
+  beta: ArrayLike<number>,
+  { batch, channels }: GroupNormShape,
+  modulation: Modulation | undefined,
+): [slopes: number[], offsets: number[]] {
+  const each = (f: (c: number, i: number) => number) =>
+    Array.from({ length: batch * channels }, (_, i) => f(i % channels, i));
+  const factor = (i: number) => 1 + (modulation ? modulation.scale[i]! : 0);
+  return [
+    each((c, i) => gamma[c]! * factor(i)),
+    each((c, i) => beta[c]! * factor(i) + (modulation ? modulation.shift[i]! : 0)),
+  ];
+}
+
+/** dx [batch, channels, size], dgamma and dbeta [channels]; with a modulation, dscale and dshift [batch, channels]. */
 export function groupNormGradReference(
   x: ArrayLike<number>,
   gamma: ArrayLike<number>,
   beta: ArrayLike<number>,
   dy: ArrayLike<number>,
   s: GroupNormShape,
-): { dx: number[]; dgamma: number[]; dbeta: number[] } {
+  modulation?: Modulation,
+): { dx: number[]; dgamma: number[]; dbeta: number[]; dscale: number[]; dshift: number[] } {
+  const [slopes, offsets] = coefficients(gamma, beta, s, modulation);
   const { stats } = groupNormReference(x, gamma, beta, s);
   const dx = new Array<number>(s.batch * s.channels * s.size);
   const dgamma = new Array<number>(s.channels).fill(0);
   const dbeta = new Array<number>(s.channels).fill(0);
+  const dscale = new Array<number>(s.batch * s.channels).fill(0);
+  const dshift = new Array<number>(s.batch * s.channels).fill(0);
   let group = 0;
   forEachGroup(s, (indices) => {
     const mean = stats[2 * group]!, rstd = stats[2 * group + 1]!;
     group++;
     const h = (i: number) => (x[i]! - mean) * rstd;
     const dz = (i: number) => {
-      const c = channelOf(i, s);
-      const z = gamma[c]! * h(i) + beta[c]!;
+      const own = Math.floor(i / s.size);
+      const z = slopes[own]! * h(i) + offsets[own]!;
       return s.silu ? dy[i]! * sigmoid(z) * (1 + z * (1 - sigmoid(z))) : dy[i]!;
     };
     let sum = 0, sumH = 0;
     for (const i of indices) {
-      dbeta[channelOf(i, s)]! += dz(i);
-      dgamma[channelOf(i, s)]! += dz(i) * h(i);
-      sum += gamma[channelOf(i, s)]! * dz(i);
-      sumH += gamma[channelOf(i, s)]! * dz(i) * h(i);
+      const own = Math.floor(i / s.size), c = own % s.channels;
+      const factor = 1 + (modulation ? modulation.scale[own]! : 0);
+      dbeta[c]! += factor * dz(i);
+      dgamma[c]! += factor * dz(i) * h(i);
+      dscale[own]! += dz(i) * (gamma[c]! * h(i) + beta[c]!);
+      dshift[own]! += dz(i);
+      sum += slopes[own]! * dz(i);
+      sumH += slopes[own]! * dz(i) * h(i);
     }
     const n = indices.length;
-    for (const i of indices) dx[i] = rstd * (gamma[channelOf(i, s)]! * dz(i) - sum / n - h(i) * sumH / n);
+    for (const i of indices) dx[i] = rstd * (slopes[Math.floor(i / s.size)]! * dz(i) - sum / n - h(i) * sumH / n);
   });
-  return { dx, dgamma, dbeta };
-}
-
-function channelOf(index: number, s: GroupNormShape): number {
-  return Math.floor(index / s.size) % s.channels;
+  return { dx, dgamma, dbeta, dscale, dshift };
 }
 
 function sigmoid(z: number): number {

@@ -24,7 +24,7 @@ import {
   type Tensor,
 } from "../../src/graph/mod.ts";
 import { adamReference } from "./adam.ts";
-import { attentionGradReference, attentionReference } from "./attention.ts";
+import { attentionGradReference, attentionReference, packThirds, unpackThirds } from "./attention.ts";
 import { bregmanGradientReference, bregmanWeightsReference } from "./bregman.ts";
 import {
   conv2dBiasGradReference,
@@ -152,21 +152,27 @@ const OPS: Readonly<Record<string, Evaluate>> = {
     conv2dWeightGradReference(dy!, x!, s),
     conv2dBiasGradReference(dy!, s),
   ]),
-  "groupNorm": op<GroupNormShape>(([x, gamma, beta], s) => {
-    const { y, stats } = groupNormReference(x!, gamma!, beta!, s);
+  "groupNorm": op<GroupNormShape>(([x, gamma, beta, scale, shift], s) => {
+    const { y, stats } = groupNormReference(x!, gamma!, beta!, s, scale && shift && { scale, shift });
     return [y, stats];
   }),
-  "groupNorm.grad": op<GroupNormShape>(([x, gamma, beta, , dy], s) => {
-    const { dx, dgamma, dbeta } = groupNormGradReference(x!, gamma!, beta!, dy!, s);
-    return [dx, dgamma, dbeta];
+  "groupNorm.grad": op<GroupNormShape>(([x, gamma, beta, stats, dy, scale], s) => {
+    // The shift is no input: it follows from the offsets at the end of the stats.
+    const offset = (i: number) => stats![stats!.length - s.batch * s.channels + i]!;
+    const shift = scale && Array.from(scale, (value, i) => offset(i) - beta![i % s.channels]! * (1 + value));
+    const modulation = scale && shift && { scale, shift };
+    const { dx, dgamma, dbeta, dscale, dshift } = groupNormGradReference(x!, gamma!, beta!, dy!, s, modulation);
+    return modulation ? [dx, dgamma, dbeta, dscale, dshift] : [dx, dgamma, dbeta];
   }),
-  "attention": op<AttentionShape>(([q, k, v], s) => {
+  "attention": op<AttentionShape>((inputs, s) => {
+    const [q, k, v] = s.packed ? unpackThirds(inputs[0]!, s) : inputs;
     const { o, lse } = attentionReference(q!, k!, v!, s);
     return [o, lse];
   }),
-  "attention.grad": op<AttentionShape>(([q, k, v, , , dO], s) => {
-    const { dq, dk, dv } = attentionGradReference(q!, k!, v!, dO!, s);
-    return [dq, dk, dv];
+  "attention.grad": op<AttentionShape>((inputs, s) => {
+    const [q, k, v] = s.packed ? unpackThirds(inputs[0]!, s) : inputs;
+    const { dq, dk, dv } = attentionGradReference(q!, k!, v!, inputs.at(-1)!, s);
+    return s.packed ? [packThirds([dq, dk, dv], s)] : [dq, dk, dv];
   }),
   "softmax": op<SoftmaxShape>(([x], s) => [softmaxReference(x!, s)]),
   "softmax.grad": op<SoftmaxShape>(([y, dy], s) => [softmaxGradReference(y!, dy!, s)]),

@@ -2,12 +2,12 @@
 
 import type { MatmulShape } from "../../kernels/matmul.ts";
 
-/** out[i] = op(a[i]) · op(b[i]) for every batch element, layouts as in the kernel's descriptor. */
+/** out[i] = op(a[i]) · op(b[i]), dense, for every batch element; layouts as in the kernel's descriptor. */
 export function matmulReference(a: ArrayLike<number>, b: ArrayLike<number>, s: MatmulShape): number[] {
   const out = new Array<number>(s.batch * s.m * s.n).fill(0);
   for (let i = 0; i < s.batch; i++) {
-    const aStart = s.broadcastA ? 0 : i * s.m * s.k;
-    const bStart = s.broadcastB ? 0 : i * s.k * s.n;
+    const aStart = s.placeA ? s.placeA.start + i * s.placeA.stride : s.broadcastA ? 0 : i * s.m * s.k;
+    const bStart = s.placeB ? s.placeB.start + i * s.placeB.stride : s.broadcastB ? 0 : i * s.k * s.n;
     for (let row = 0; row < s.m; row++) {
       for (let column = 0; column < s.n; column++) {
         let sum = 0;

@@ -1,8 +1,13 @@
 /** Group norm, softmax, cross-entropy and attention. */
 
 import { GraphError } from "../../gpu/errors.ts";
-import { attentionForward, attentionGrad, type AttentionShape } from "../../../kernels/attention.ts";
-import { groupNormForward, groupNormGrad, type GroupNormShape } from "../../../kernels/group_norm.ts";
+import { attention as attentionFamily, attentionGrad, type AttentionShape } from "../../../kernels/attention.ts";
+import {
+  groupNorm as groupNormFamily,
+  groupNormGrad,
+  type GroupNormShape,
+  groupNormStats,
+} from "../../../kernels/group_norm.ts";
 import {
   crossEntropy as crossEntropyKernel,
   crossEntropyGrad,
@@ -10,33 +15,35 @@ import {
   softmaxGrad,
 } from "../../../kernels/softmax.ts";
 import { apply, elementCount, expectDType, expectFloats, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
-import { cast } from "./pointwise.ts";
 import { reshape } from "./shape.ts";
 
 const groupNormOp: Op<GroupNormShape> = {
   name: "groupNorm",
-  vjp: ({ inputs: [x, gamma, beta], outputs: [, stats], attrs }, [dy]) => {
+  vjp: ({ inputs: [x, gamma, beta, scale, shift], outputs: [, stats], attrs }, [dy]) => {
     if (!dy) return [];
-    return new Node(groupNormGradOp, attrs, [x!, gamma!, beta!, stats!, dy], [x!, gamma!, beta!]).outputs;
+    const modulation = scale && shift ? [scale, shift] : [];
+    const inputs = [x!, gamma!, beta!, stats!, dy, ...modulation.slice(0, 1)];
+    return new Node(groupNormGradOp, attrs, inputs, [x!, gamma!, beta!, ...modulation]).outputs;
   },
-  lower: ({ inputs: [x, gamma, beta], outputs: [y, stats], attrs }) => [
-    groupNormForward({ x: x!, gamma: gamma!, beta: beta!, y: y!, stats: stats! }, attrs),
-  ],
+  lower: ({ inputs: [x, gamma, beta, scale, shift], outputs: [y, stats], attrs }, lowering) => {
+    const buffers = { x: x!, gamma: gamma!, beta: beta!, scale, shift, y: y!, stats: stats! };
+    return lowering.choices.dispatches(groupNormFamily, buffers, attrs, lowering);
+  },
 };
 
 const groupNormGradOp: Op<GroupNormShape> = {
   name: "groupNorm.grad",
   addable: true,
-  lower: ({ inputs: [x, gamma, beta, stats, dy], outputs: [dx, dgamma, dbeta], attrs }, lowering) => {
+  lower: (
+    { inputs: [x, gamma, beta, stats, dy, scale], outputs: [dx, dgamma, dbeta, dscale, dshift], attrs },
+    lowering,
+  ) => {
     const { sum: fused } = lowering;
-    return groupNormGrad(
-      {
-        ...{ x: x!, gamma: gamma!, beta: beta!, stats: stats!, dy: dy!, residual: fused?.other },
-        ...{ dx: fused?.output ?? dx!, dgamma: dgamma!, dbeta: dbeta! },
-      },
-      attrs,
-      lowering,
-    );
+    const buffers = {
+      ...{ x: x!, gamma: gamma!, beta: beta!, stats: stats!, dy: dy!, scale, residual: fused?.other },
+      ...{ dx: fused?.output ?? dx!, dgamma: dgamma!, dbeta: dbeta!, dscale, dshift },
+    };
+    return lowering.choices.dispatches(groupNormGrad, buffers, attrs, lowering);
   },
 };
 
@@ -48,11 +55,18 @@ export interface GroupNormOptions {
   readonly eps: number;
   /** Apply SiLU to the result in the same kernel. */
   readonly silu?: boolean;
+  /** With `shift`: each sample's channels are multiplied by 1 + this, [N, C], before the SiLU. */
+  readonly scale?: Tensor;
+  /** With `scale`: added after it, [N, C]. */
+  readonly shift?: Tensor;
 }
 
-/** Group normalisation of `x` [N, C, …], f32 or f16, with `gamma`, `beta` f32 [C], then optionally SiLU. */
+/**
+ * Group normalisation of `x` [N, C, …], f32 or f16, with `gamma`, `beta` [C], then optionally each sample's scale and shift, then
+ * optionally SiLU, in one kernel.
+ */
 export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: GroupNormOptions): Tensor {
-  const { groups, eps, silu = false } = options;
+  const { groups, eps, silu = false, scale, shift } = options;
   expectFloats("groupNorm", x);
   expectDType("f32", "groupNorm", gamma, beta);
   const [batch, channels, ...rest] = x.shape;
@@ -61,6 +75,11 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Group
   }
   const fits = gamma.size === channels && beta.size === channels;
   expectShapes(fits, "groupNorm", `gamma and beta [${channels}]`, gamma, beta);
+  if (!scale !== !shift) throw new GraphError("groupNorm takes a scale and a shift together; got only one of them.");
+  const modulation = scale && shift ? [scale, shift] : [];
+  expectDType("f32", "groupNorm", ...modulation);
+  const each = modulation.every(({ size }) => size === batch * channels);
+  expectShapes(each, "groupNorm", `a scale and a shift [${batch}, ${channels}]`, ...modulation);
   const attrs: GroupNormShape = {
     batch,
     channels,
@@ -70,53 +89,66 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Group
     silu,
     f16: x.dtype === "f16",
   };
-  const stats = { shape: [batch, groups, 2], dtype: "f32" } as const;
-  return new Node(groupNormOp, attrs, [x, gamma, beta], [x, stats]).outputs[0]!;
+  const stats = { shape: [groupNormStats(attrs, modulation.length > 0)], dtype: "f32" } as const;
+  return new Node(groupNormOp, attrs, [x, gamma, beta, ...modulation], [x, stats]).outputs[0]!;
 }
 
 const attentionOp: Op<AttentionShape> = {
   name: "attention",
-  vjp: ({ inputs: [q, k, v], outputs: [o, lse], attrs }, [dO]) => {
-    if (!dO) return [];
-    return new Node(attentionGradOp, attrs, [q!, k!, v!, o!, lse!, dO], [q!, k!, v!]).outputs;
+  vjp: ({ inputs, outputs: [o, lse], attrs }, [dO]) =>
+    dO ? new Node(attentionGradOp, attrs, [...inputs, o!, lse!, dO], inputs).outputs : [],
+  lower: ({ inputs, outputs: [o, lse], attrs }, lowering) => {
+    const [q, k, v] = thirds(inputs, attrs);
+    const buffers = { q, k, v, o: o!, lse: lse! };
+    return lowering.choices.dispatches(attentionFamily, buffers, attrs, lowering);
   },
-  lower: ({ inputs: [q, k, v], outputs: [o, lse], attrs }) => [
-    attentionForward({ q: q!, k: k!, v: v!, o: o!, lse: lse! }, attrs),
-  ],
 };
 
 const attentionGradOp: Op<AttentionShape> = {
   name: "attention.grad",
-  lower: ({ inputs: [q, k, v, o, lse, dO], outputs: [dq, dk, dv], attrs }, { scratch }) => {
-    const delta = scratch(attrs.batch * attrs.queries);
-    return attentionGrad(
-      { q: q!, k: k!, v: v!, o: o!, lse: lse!, dO: dO!, dq: dq!, dk: dk!, dv: dv!, delta },
-      attrs,
-    );
+  lower: ({ inputs, outputs, attrs }, lowering) => {
+    const [q, k, v] = thirds(inputs, attrs), [dq, dk, dv] = thirds(outputs, attrs);
+    const [o, lse, dO] = inputs.slice(-3);
+    const buffers = { q, k, v, o: o!, lse: lse!, dO: dO!, dq, dk, dv };
+    return lowering.choices.dispatches(attentionGrad, buffers, attrs, lowering);
   },
 };
 
+/** What stands for q, k and v: three tensors, or one thrice. */
+function thirds([a, b, c]: readonly Tensor[], { packed }: AttentionShape): [Tensor, Tensor, Tensor] {
+  return packed ? [a!, a!, a!] : [a!, b!, c!];
+}
+
 /**
  * Scaled dot-product attention softmax(qᵀk / √dim) v, channel-first: `q` [B, dim, queries], `k` and `v` [B, dim, keys]
- * → [B, dim, queries]. Scores are never stored.
+ * → [B, dim, queries].
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor): Tensor {
   expectFloats("attention", q, k, v);
-  if (q.dtype === "f16") return cast(attention(cast(q, "f32"), cast(k, "f32"), cast(v, "f32")), "f16"); // TODO
   const [batch, dim, queries] = q.shape;
   const keys = k.shape[2];
   const fits = [q, k, v].every((t) => t.shape.length === 3 && t.shape[0] === batch && t.shape[1] === dim) &&
     v.shape[2] === keys;
   expectShapes(fits, "attention", "q [B, dim, queries], k and v [B, dim, keys]", q, k, v);
-  const attrs: AttentionShape = {
-    batch: batch!,
-    dim: dim!,
-    queries: queries!,
-    keys: keys!,
-    scale: 1 / Math.sqrt(dim!),
-  };
-  const lse = { shape: [batch!, queries!], dtype: "f32" } as const;
-  return new Node(attentionOp, attrs, [q, k, v], [q, lse]).outputs[0]!;
+  return attend([q, k, v], { batch: batch!, dim: dim!, queries: queries!, keys: keys!, packed: false });
+}
+
+/** {@linkcode attention} of the thirds q, k and v of `qkv` [B, 3 dim, tokens] → [B, dim, tokens]. */
+export function attentionPacked(qkv: Tensor): Tensor {
+  expectFloats("attentionPacked", qkv);
+  const [batch, channels, tokens] = qkv.shape;
+  const fits = qkv.shape.length === 3 && channels! % 3 === 0;
+  expectShapes(fits, "attentionPacked", "qkv [B, 3 dim, tokens]", qkv);
+  return attend([qkv], { batch: batch!, dim: channels! / 3, queries: tokens!, keys: tokens!, packed: true });
+}
+
+function attend(inputs: readonly Tensor[], shape: Omit<AttentionShape, "scale" | "f16">): Tensor {
+  const { batch, dim, queries } = shape;
+  const { dtype } = inputs[0]!;
+  const o = { shape: [batch, dim, queries], dtype };
+  const lse = { shape: [batch, queries], dtype: "f32" } as const;
+  return new Node(attentionOp, { ...shape, scale: 1 / Math.sqrt(dim), f16: dtype === "f16" }, inputs, [o, lse])
+    .outputs[0]!;
 }
 
 interface RowsAttrs {

@@ -6,17 +6,17 @@ const COMMANDS: Readonly<Record<string, { readonly name: string; readonly comman
   "4318": { name: "NVIDIA", command: ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"] },
 };
 
-/** Name and version of the driver; "unknown" where neither can be found out. */
-export async function driverName(vendor: string): Promise<string> {
+/** Name and version of the driver; undefined where they cannot be found out. */
+export async function driverName(vendor: string): Promise<string | undefined> {
   const known = COMMANDS[vendor];
-  if (!known) return "unknown";
+  if (!known) return undefined;
   const [program, ...args] = known.command as [string, ...string[]];
   try {
     const { success, stdout } = await new Deno.Command(program, { args, stderr: "null" }).output();
     const version = new TextDecoder().decode(stdout).trim().split("\n")[0];
-    return success && version ? `${known.name} ${version}` : known.name;
+    return success && version ? `${known.name} ${version}` : undefined;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return known.name;
+    if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
 }
