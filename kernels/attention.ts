@@ -27,6 +27,8 @@ export interface AttentionShape {
    * the one buffer is given under all three names.
    */
   readonly packed: boolean;
+  /** True where q, k, v and o, and their gradients, are stored as f16, else f32; lse is f32. */
+  readonly f16?: boolean | undefined;
 }
 
 type ForwardBuffers<B> = Buffers<B, "q" | "k" | "v" | "o" | "lse">;
@@ -50,8 +52,9 @@ export const attention: Family<AttentionShape, "q" | "k" | "v" | "o" | "lse"> = 
   key: shapeKey,
   preferred: (s, adapter) => {
     if (adapter === "hardware") return "shared";
-    if (s.batch * ceilDiv(s.queries, 16) < FEW_THREADS) return "registers2x16";
-    return s.keys <= 16 ? "registers4x16" : "registers4x32";
+    const large = s.keys <= 16 ? "registers4x16" : "registers4x32";
+    const wanted = s.batch * ceilDiv(s.queries, 16) < FEW_THREADS ? "registers2x16" : large;
+    return attention.variants[wanted]!.fits(s) ? wanted : "shared";
   },
 };
 
@@ -69,8 +72,8 @@ export const attentionGrad: Family<AttentionShape, "q" | "k" | "v" | "o" | "lse"
   preferred: (s, adapter) => adapter === "software" && slopesFit(s) ? "registers2x16" : "shared",
 };
 
-function shapeKey({ batch, dim, queries, keys, packed }: AttentionShape): string {
-  return `${batch} x ${dim} x ${queries}${packed ? " packed" : ` to ${keys}`}`;
+function shapeKey({ batch, dim, queries, keys, packed, f16 }: AttentionShape): string {
+  return `${batch} x ${dim} x ${queries}${packed ? " packed" : ` to ${keys}`}${f16 ? " f16" : ""}`;
 }
 
 /** Below this many threads of the large register tiles, the small one keeps more of the device busy. */
@@ -80,8 +83,9 @@ const GROUP = 8;
 /** Most elements of a stored matrix of queries and keys: what every adapter can bind, 128 MiB. */
 const MAX_SLOPES = 2 ** 25;
 
-function slopesFit({ batch, queries, keys }: AttentionShape): boolean {
-  return batch * queries * keys <= MAX_SLOPES;
+/** The sums are kept in memory between blocks of queries, and dq is a matrix product: neither is for f16. */
+function slopesFit({ batch, queries, keys, f16 }: AttentionShape): boolean {
+  return !f16 && batch * queries * keys <= MAX_SLOPES;
 }
 
 /** Multiply-adds of one matrix product in every sample; what is computed twice is not counted. */
@@ -100,7 +104,11 @@ function placements(s: AttentionShape): { q: Placement; k: Placement; v: Placeme
   return { q: { start: 0, stride: ofQueries }, k: ofKey, v: ofKey };
 }
 
-type Kernel = Pick<Dispatch<never>, "source" | "constants" | "uniforms" | "workgroups">;
+function elementBytes({ f16 }: AttentionShape): number {
+  return f16 ? 2 : 4;
+}
+
+type Kernel = Pick<Dispatch<never>, "source" | "f16" | "constants" | "uniforms" | "workgroups">;
 
 function forward<B>(b: ForwardBuffers<B>, s: AttentionShape, kernel: Kernel): Dispatch<B> {
   return {
@@ -109,14 +117,15 @@ function forward<B>(b: ForwardBuffers<B>, s: AttentionShape, kernel: Kernel): Di
     reads: [b.q, b.k, b.v],
     writes: [b.o, b.lse],
     flops: 4 * productSize(s),
-    bytes: 4 * s.batch * (s.dim * (2 * s.queries + 2 * s.keys) + s.queries),
+    bytes: s.batch * (elementBytes(s) * s.dim * (2 * s.queries + 2 * s.keys) + 4 * s.queries),
   };
 }
 
 /** Register tiles of `quads` vec4s of queries x `KEYS` keys a thread. */
 function registersVariant(quads: number, KEYS: number): Variant<AttentionShape, "q" | "k" | "v" | "o" | "lse"> {
   return {
-    fits: () => true,
+    // With a second block of keys the sums of the first would be rounded: they are kept in o.
+    fits: (s) => !s.f16 || s.keys <= KEYS,
     dispatches: (b, s) => [forward(b, s, registers(registerSource, s, s.queries, quads, { KEYS }))],
   };
 }
@@ -133,7 +142,7 @@ function sharedGrad<B>(b: GradBuffers<B>, s: AttentionShape, lowering: Lowering<
       reads,
       writes: [b.dq],
       flops: 6 * productSize(s),
-      bytes: 4 * s.batch * (s.dim * (3 * s.queries + 2 * s.keys) + 2 * s.queries),
+      bytes: s.batch * (elementBytes(s) * s.dim * (3 * s.queries + 2 * s.keys) + 8 * s.queries),
     },
     {
       label: "attention.gradKey",
@@ -141,7 +150,7 @@ function sharedGrad<B>(b: GradBuffers<B>, s: AttentionShape, lowering: Lowering<
       reads,
       writes: keyGradients(b, s, lowering),
       flops: 8 * productSize(s),
-      bytes: 4 * s.batch * (s.dim * (2 * s.queries + 4 * s.keys) + 2 * s.queries),
+      bytes: s.batch * (elementBytes(s) * s.dim * (2 * s.queries + 4 * s.keys) + 8 * s.queries),
     },
   ];
 }
@@ -194,12 +203,13 @@ function statistics<B>(b: GradBuffers<B>, s: AttentionShape, stats: B): Dispatch
   return {
     label: "attention.delta",
     source: deltaSource,
+    ...s.f16 && { f16: ["Scalar"] },
     uniforms: [s.dim, s.queries, s.batch * s.queries],
     reads: [b.dO, b.o, b.lse],
     writes: [stats],
     workgroups: spread(ceilDiv(s.batch * s.queries, 64)),
     flops: 2 * s.batch * s.dim * s.queries,
-    bytes: 4 * s.batch * (2 * s.dim + 3) * s.queries,
+    bytes: s.batch * (elementBytes(s) * 2 * s.dim + 12) * s.queries,
   };
 }
 
@@ -220,6 +230,7 @@ function tiling(
   const whole = inQuads(s);
   return {
     source: inElements(source, whole),
+    ...s.f16 && { f16: ["Element", "Quad", "Scalar"] },
     constants: { SIDE, DEPTH, VECTOR: whole ? 4 : 1, STAGE, ...constants },
     uniforms: [workgroups, tiles, chunks, ...extents(s)],
     workgroups: spread(workgroups),
@@ -238,6 +249,7 @@ function registers(
   const whole = inQuads(s);
   return {
     source: inElements(source, whole),
+    ...s.f16 && { f16: ["Stored", "Quad"] },
     constants: { VECTOR: whole ? 4 : 1, QUADS, ...constants },
     uniforms: [s.batch * tiles, tiles, ...extents(s)],
     workgroups: spread(ceilDiv(s.batch * tiles, GROUP)),
@@ -258,6 +270,6 @@ function inQuads(s: AttentionShape): boolean {
 /** The kernel for vec4s, or for scalars. */
 function inElements(source: string, vectors: boolean): string {
   if (vectors) return source;
-  return source.replace("alias Element = vec4<f32>;", "alias Element = f32;")
+  return source.replace(/^alias (Element|Stored) = vec4<f32>;/gm, "alias $1 = f32;")
     .replace("return values;", "return values[i];");
 }

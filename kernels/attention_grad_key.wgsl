@@ -10,7 +10,9 @@
 
 const SIDE: u32 = 8u;
 const DEPTH: u32 = 2u;
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Element = vec4<f32>; // as q, k, v and d_o are stored; the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Quad = vec4<f32>; // four values as stored
+alias Scalar = f32; // one
 const VECTOR: u32 = 4u;
 const TILE: u32 = 4u * SIDE;
 const PACKED: u32 = 0u; // 1: dv is a range of the buffer dk, and the buffer dv is not used
@@ -36,8 +38,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> v: array<Element>;
 @group(0) @binding(4) var<storage, read> d_o: array<Element>;
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read_write> dk: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dv: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dk: array<Scalar>;
+@group(0) @binding(7) var<storage, read_write> dv: array<Scalar>;
 
 // Vectors run over 4 keys in the first two, over 4 rows of q and d_o in the others.
 var<workgroup> weights: array<vec4<f32>, TILE * SIDE>;
@@ -53,30 +55,30 @@ fn four(first: u32, count: u32) -> vec4<u32> {
 // Four neighbours of one row at their indices: one Element, or four scalars splatted to make either branch valid.
 fn q_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(q[at.x / 4u]);
+    return vec4<f32>(Quad(q[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(q[at.x]).x, vec4<f32>(q[at.y]).x, vec4<f32>(q[at.z]).x, vec4<f32>(q[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(q[at.x])).x, vec4<f32>(Quad(q[at.y])).x, vec4<f32>(Quad(q[at.z])).x, vec4<f32>(Quad(q[at.w])).x);
 }
 
 fn k_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(k[at.x / 4u]);
+    return vec4<f32>(Quad(k[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(k[at.x]).x, vec4<f32>(k[at.y]).x, vec4<f32>(k[at.z]).x, vec4<f32>(k[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(k[at.x])).x, vec4<f32>(Quad(k[at.y])).x, vec4<f32>(Quad(k[at.z])).x, vec4<f32>(Quad(k[at.w])).x);
 }
 
 fn v_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(v[at.x / 4u]);
+    return vec4<f32>(Quad(v[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(v[at.x]).x, vec4<f32>(v[at.y]).x, vec4<f32>(v[at.z]).x, vec4<f32>(v[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(v[at.x])).x, vec4<f32>(Quad(v[at.y])).x, vec4<f32>(Quad(v[at.z])).x, vec4<f32>(Quad(v[at.w])).x);
 }
 
 fn d_o_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(d_o[at.x / 4u]);
+    return vec4<f32>(Quad(d_o[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(d_o[at.x]).x, vec4<f32>(d_o[at.y]).x, vec4<f32>(d_o[at.z]).x, vec4<f32>(d_o[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(d_o[at.x])).x, vec4<f32>(Quad(d_o[at.y])).x, vec4<f32>(Quad(d_o[at.z])).x, vec4<f32>(Quad(d_o[at.w])).x);
 }
 
 /** Puts STAGE queries of the chunk's rows of q and d_o into `left` and `right`, transposed. */
@@ -211,11 +213,11 @@ fn main(
           let d = first_row + 4u * (c * SIDE + column) + i;
           if (d < params.dim) {
             let at = kv_base + d * params.keys + first_key + n;
-            dk[at + params.k_start] = params.scale * dk_sums[c * 4u + i][n];
+            dk[at + params.k_start] = Scalar(params.scale * dk_sums[c * 4u + i][n]);
             if (PACKED == 1u) {
-              dk[at + params.v_start] = dv_sums[c * 4u + i][n];
+              dk[at + params.v_start] = Scalar(dv_sums[c * 4u + i][n]);
             } else {
-              dv[at + params.v_start] = dv_sums[c * 4u + i][n];
+              dv[at + params.v_start] = Scalar(dv_sums[c * 4u + i][n]);
             }
           }
         }

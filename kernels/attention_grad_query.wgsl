@@ -10,7 +10,9 @@
 
 const SIDE: u32 = 8u;
 const DEPTH: u32 = 2u;
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Element = vec4<f32>; // as q, k, v and d_o are stored; the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Quad = vec4<f32>; // four values as stored
+alias Scalar = f32; // one
 const VECTOR: u32 = 4u;
 const TILE: u32 = 4u * SIDE;
 const STAGE: u32 = 16u; // keys of k in workgroup memory at a time; a multiple of 4 that divides TILE
@@ -35,7 +37,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> v: array<Element>;
 @group(0) @binding(4) var<storage, read> d_o: array<Element>;
 @group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read_write> dq: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dq: array<Scalar>;
 
 // Vectors run over 4 queries in the first, over 4 rows of k in the second.
 var<workgroup> slopes: array<vec4<f32>, TILE * SIDE>;
@@ -49,30 +51,30 @@ fn four(first: u32, count: u32) -> vec4<u32> {
 // Four neighbours of one row at their indices: one Element, or four scalars splatted to make either branch valid.
 fn q_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(q[at.x / 4u]);
+    return vec4<f32>(Quad(q[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(q[at.x]).x, vec4<f32>(q[at.y]).x, vec4<f32>(q[at.z]).x, vec4<f32>(q[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(q[at.x])).x, vec4<f32>(Quad(q[at.y])).x, vec4<f32>(Quad(q[at.z])).x, vec4<f32>(Quad(q[at.w])).x);
 }
 
 fn k_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(k[at.x / 4u]);
+    return vec4<f32>(Quad(k[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(k[at.x]).x, vec4<f32>(k[at.y]).x, vec4<f32>(k[at.z]).x, vec4<f32>(k[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(k[at.x])).x, vec4<f32>(Quad(k[at.y])).x, vec4<f32>(Quad(k[at.z])).x, vec4<f32>(Quad(k[at.w])).x);
 }
 
 fn v_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(v[at.x / 4u]);
+    return vec4<f32>(Quad(v[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(v[at.x]).x, vec4<f32>(v[at.y]).x, vec4<f32>(v[at.z]).x, vec4<f32>(v[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(v[at.x])).x, vec4<f32>(Quad(v[at.y])).x, vec4<f32>(Quad(v[at.z])).x, vec4<f32>(Quad(v[at.w])).x);
 }
 
 fn d_o_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(d_o[at.x / 4u]);
+    return vec4<f32>(Quad(d_o[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(d_o[at.x]).x, vec4<f32>(d_o[at.y]).x, vec4<f32>(d_o[at.z]).x, vec4<f32>(d_o[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(d_o[at.x])).x, vec4<f32>(Quad(d_o[at.y])).x, vec4<f32>(Quad(d_o[at.z])).x, vec4<f32>(Quad(d_o[at.w])).x);
 }
 
 /** Puts STAGE keys of the chunk's rows of k into `values`, transposed. */
@@ -184,7 +186,8 @@ fn main(
         for (var i = 0u; i < 4u; i++) {
           let d = first_row + 4u * (c * SIDE + column) + i;
           if (d < params.dim) {
-            dq[sample * params.q_batch + d * params.queries + first_query + n] = params.scale * accumulators[c * 4u + i][n];
+            let at = sample * params.q_batch + d * params.queries + first_query + n;
+            dq[at] = Scalar(params.scale * accumulators[c * 4u + i][n]);
           }
         }
       }

@@ -8,7 +8,9 @@
 // Numerics: online softmax (running maximum and sum, Milakov and Gimelshein 2018); every sum in a fixed order. Past the
 // edges arbitrary values are read; what comes of them is never stored.
 
-alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Element = vec4<f32>; // the descriptor makes both f32, and VECTOR 1, where queries or keys are no multiple of 4
+alias Stored = vec4<f32>; // Element as q, k, v and o are stored
+alias Quad = vec4<f32>; // four values as stored
 const VECTOR: u32 = 4u;
 const QUADS: u32 = 2u;
 const KEYS: u32 = 16u; // a multiple of 4
@@ -29,10 +31,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<Element>;
-@group(0) @binding(2) var<storage, read> k: array<Element>;
-@group(0) @binding(3) var<storage, read> v: array<Element>;
-@group(0) @binding(4) var<storage, read_write> o: array<Element>;
+@group(0) @binding(1) var<storage, read> q: array<Stored>;
+@group(0) @binding(2) var<storage, read> k: array<Stored>;
+@group(0) @binding(3) var<storage, read> v: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> o: array<Stored>;
 @group(0) @binding(5) var<storage, read_write> lse: array<Element>;
 
 /** Indices of four neighbours from `first`, kept below `count`. */
@@ -43,30 +45,30 @@ fn four(first: u32, count: u32) -> vec4<u32> {
 // Four neighbours of one row at their indices: one Element, or four scalars splatted to make either branch valid.
 fn q_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(q[at.x / 4u]);
+    return vec4<f32>(Quad(q[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(q[at.x]).x, vec4<f32>(q[at.y]).x, vec4<f32>(q[at.z]).x, vec4<f32>(q[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(q[at.x])).x, vec4<f32>(Quad(q[at.y])).x, vec4<f32>(Quad(q[at.z])).x, vec4<f32>(Quad(q[at.w])).x);
 }
 
 fn k_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(k[at.x / 4u]);
+    return vec4<f32>(Quad(k[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(k[at.x]).x, vec4<f32>(k[at.y]).x, vec4<f32>(k[at.z]).x, vec4<f32>(k[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(k[at.x])).x, vec4<f32>(Quad(k[at.y])).x, vec4<f32>(Quad(k[at.z])).x, vec4<f32>(Quad(k[at.w])).x);
 }
 
 fn v_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(v[at.x / 4u]);
+    return vec4<f32>(Quad(v[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(v[at.x]).x, vec4<f32>(v[at.y]).x, vec4<f32>(v[at.z]).x, vec4<f32>(v[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(v[at.x])).x, vec4<f32>(Quad(v[at.y])).x, vec4<f32>(Quad(v[at.z])).x, vec4<f32>(Quad(v[at.w])).x);
 }
 
 fn o_at(at: vec4<u32>) -> vec4<f32> {
   if (VECTOR == 4u) {
-    return vec4<f32>(o[at.x / 4u]);
+    return vec4<f32>(Quad(o[at.x / 4u]));
   }
-  return vec4<f32>(vec4<f32>(o[at.x]).x, vec4<f32>(o[at.y]).x, vec4<f32>(o[at.z]).x, vec4<f32>(o[at.w]).x);
+  return vec4<f32>(vec4<f32>(Quad(o[at.x])).x, vec4<f32>(Quad(o[at.y])).x, vec4<f32>(Quad(o[at.z])).x, vec4<f32>(Quad(o[at.w])).x);
 }
 
 /** Component i of what is to be stored, or all of it. */
@@ -182,7 +184,7 @@ fn main(
         // @unroll
         for (var i = 0u; i < 4u / VECTOR; i++) {
           if (first_query + 4u * c + i < params.queries) {
-            o[(o_row + first_query + 4u * c + i) / VECTOR] = element(sums[c], i);
+            o[(o_row + first_query + 4u * c + i) / VECTOR] = Stored(element(sums[c], i));
           }
         }
       }

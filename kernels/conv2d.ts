@@ -164,7 +164,7 @@ function preferredOnHardware(s: Correlation): string {
   const tiles = (channels: number, across: number) => ceilDiv(s.outChannels, channels) * ceilDiv(pixels, across);
   const filled = (channels: number) => s.outChannels >= 0.75 * channels * ceilDiv(s.outChannels, channels);
   // The general kernel skips the three quarters of the products that are with zeros.
-  if (s.outChannels <= 8 || s.dilation > 1 || s.f16) return preferredRegisters(s);
+  if (s.outChannels <= 8 || s.dilation > 1) return preferredRegisters(s);
   if (inRows(s) && filled(128) && tiles(128, 128) >= BUSY_GROUPS) return "tiled128";
   if (filled(64) && tiles(64, 64) >= 2 * BUSY_GROUPS) return "tiled64";
   return inRows(s) && tiles(32, 128) >= 2 * BUSY_GROUPS ? "tiled32wide" : "tiled32";
@@ -307,7 +307,7 @@ function inRows(s: Correlation): boolean {
 
 function tiledVariant(tile: Tile, fits: (s: Correlation) => boolean): CorrelationVariant {
   return {
-    fits: (s) => !s.f16 && fits(s),
+    fits,
     dispatches: (b, s, lowering) => [(inRows(s) ? tiledRows : tiledPixels)(b, s, lowering, tile)],
   };
 }
@@ -338,6 +338,7 @@ function tiledRows<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B>,
   return {
     ...common,
     source: tiled,
+    ...s.f16 && { f16: ["Scalar", "Quad"] },
     constants: { ...constants, LINES, LOADS_X: ceilDiv(LINES * tile.PIXEL_QUADS, tile.DOWN) },
     uniforms: [tilesOut, pixels / 4, s.inChannels, s.outChannels, height, width, ...last],
     reads: [b.x, b.x, packed, ...operands],
@@ -350,6 +351,7 @@ function tiledPixels<B>(b: ImageBuffers<B>, s: Correlation, lowering: Lowering<B
   return {
     ...common,
     source: tiledAny,
+    ...s.f16 && { f16: ["Scalar", "Quad"] },
     constants: { ...constants, LOADS_X: STEP * tile.PIXEL_QUADS / tile.DOWN },
     uniforms: [
       ...[tilesOut, pixels, s.inChannels, s.outChannels, s.inHeight, s.inWidth, s.outHeight, s.outWidth],
@@ -504,11 +506,10 @@ function rowsWeightGradVariant(OUTS: number, INS: number, splitting: Splitting):
   };
 }
 
-/** True where the images are f32 and can be bound in vec4s. */
+/** True where the images can be bound in vec4s. */
 function inWeightGradTiles(s: ConvShape): boolean {
   const { outHeight, outWidth } = size(s);
-  const images = Math.min(s.inChannels * s.height * s.width, s.outChannels * outHeight * outWidth) * s.batch;
-  return !s.f16 && images >= 4;
+  return Math.min(s.inChannels * s.height * s.width, s.outChannels * outHeight * outWidth) * s.batch >= 4;
 }
 
 /** Tiles of 32 `OUT_QUADS` output channels; see conv2d_weight_grad_tiled.wgsl. */
@@ -526,6 +527,7 @@ function tiledWeightGradVariant(OUT_QUADS: 1 | 2): GradientVariant {
       const { splits, unitsPerSplit } = divide(ceilDiv(pixels, STEP), STEP, blocks, ENOUGH_TILES);
       return withSum(b, s, lowering, splits, {
         source: tiledWeightGrad,
+        ...s.f16 && { f16: ["Scalar", "Quad"] },
         constants: { ROWS: rows ? 1 : 0, KERNEL: s.kernel, OUT_QUADS, IN_QUADS, DOWN },
         uniforms: [
           ...[splits, blocks, tilesIn, pixels, unitsPerSplit * STEP, s.inChannels, s.outChannels],

@@ -35,6 +35,8 @@ struct Shape {
   residual_scale: f32,
 }
 
+alias Scalar = f32; // of x, w, residual and y as stored
+alias Quad = vec4<f32>;
 const KERNEL: u32 = 3u;
 const OUT_QUADS: u32 = 2u;
 const PIXEL_QUADS: u32 = 2u;
@@ -49,13 +51,13 @@ const PIXEL_RUNS: u32 = PIXEL_QUADS * ACROSS;
 const STEP: u32 = LINES * KERNEL;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x_quads: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> x: array<f32>;
-@group(0) @binding(3) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x_quads: array<Quad>;
+@group(0) @binding(2) var<storage, read> x: array<Scalar>;
+@group(0) @binding(3) var<storage, read> w: array<Quad>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read> shift: array<f32>;
-@group(0) @binding(6) var<storage, read> residual: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> residual: array<Quad>;
+@group(0) @binding(7) var<storage, read_write> y: array<Quad>;
 
 var<workgroup> w_tile: array<vec4<f32>, STEP * OUT_RUNS>;
 var<workgroup> x_tile: array<vec4<f32>, STEP * PIXEL_RUNS>;
@@ -96,12 +98,12 @@ fn main(
       // Rows above the image wrap around and are far outside.
       if (own < lines && row + own % KERNEL - KERNEL / 2u < shape.height) {
         let at = x_at + own / KERNEL * plane + own % KERNEL * shape.width;
-        middles[i] = x_quads[at / 4u];
+        middles[i] = vec4<f32>(x_quads[at / 4u]);
         if (KERNEL > 1u && column > 0u) {
-          sides[i].x = x[at - 1u];
+          sides[i].x = f32(x[at - 1u]);
         }
         if (KERNEL > 1u && column + 4u < shape.width) {
-          sides[i].y = x[at + 4u];
+          sides[i].y = f32(x[at + 4u]);
         }
       }
     }
@@ -111,7 +113,7 @@ fn main(
       let own = lane + i * GROUP;
       let k = line * KERNEL + own / OUT_RUNS;
       if (own < STEP * OUT_RUNS && k < w_end) {
-        weights[i] = w[k * shape.w_quads + tile_out * OUT_RUNS + own % OUT_RUNS];
+        weights[i] = vec4<f32>(w[k * shape.w_quads + tile_out * OUT_RUNS + own % OUT_RUNS]);
       }
     }
     workgroupBarrier(); // Every thread is done with the tiles of the lines before.
@@ -193,7 +195,8 @@ fn main(
     for (var o = 0u; o < OUT_QUADS * 4; o++) {
       // @unroll
       for (var q = 0u; q < PIXEL_QUADS; q++) {
-        acc[o * PIXEL_QUADS + q] += shape.residual_scale * residual[at[q] + (out + o / 4u * (4u * DOWN) + o % 4u) * (plane / 4u)];
+        acc[o * PIXEL_QUADS + q] += shape.residual_scale *
+          vec4<f32>(residual[at[q] + (out + o / 4u * (4u * DOWN) + o % 4u) * (plane / 4u)]);
       }
     }
   }
@@ -203,7 +206,7 @@ fn main(
     // @unroll
     for (var q = 0u; q < PIXEL_QUADS; q++) {
       if (first_run + q * ACROSS + across < shape.quads && channel < shape.out_channels) {
-        y[at[q] + channel * (plane / 4u)] = acc[o * PIXEL_QUADS + q];
+        y[at[q] + channel * (plane / 4u)] = Quad(acc[o * PIXEL_QUADS + q]);
       }
     }
   }

@@ -36,6 +36,8 @@ struct Shape {
   residual_scale: f32,
 }
 
+alias Scalar = f32; // of x, w, residual and y as stored
+alias Quad = vec4<f32>;
 const KERNEL: u32 = 3u;
 const OUT_QUADS: u32 = 2u;
 const PIXEL_QUADS: u32 = 2u;
@@ -51,12 +53,12 @@ const TAPS: u32 = KERNEL * KERNEL;
 const OUTSIDE: u32 = 0x40000000u;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> x: array<Scalar>;
+@group(0) @binding(2) var<storage, read> w: array<Quad>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> shift: array<f32>;
-@group(0) @binding(5) var<storage, read> residual: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read> residual: array<Scalar>;
+@group(0) @binding(6) var<storage, read_write> y: array<Scalar>;
 
 var<workgroup> w_tile: array<vec4<f32>, STEP * OUT_RUNS>;
 var<workgroup> x_tile: array<vec4<f32>, STEP * PIXEL_RUNS>;
@@ -110,7 +112,7 @@ fn main(
         let column = u >> halvings;
         // Without branches, as && would be: compilers take very long for so many.
         let inside = (row < shape.in_height) & (column < shape.in_width) & (((t | u) & between) == 0u) & (k < summed);
-        values[i][p] = select(0.0, x[origin[p] + channel_at + row * shape.in_width + column], inside);
+        values[i][p] = select(0.0, f32(x[origin[p] + channel_at + row * shape.in_width + column]), inside);
       }
     }
     var weights = array<vec4<f32>, LOADS_W>();
@@ -118,7 +120,7 @@ fn main(
     for (var i = 0u; i < LOADS_W; i++) {
       let own = lane + i * GROUP;
       let k = first + own / OUT_RUNS;
-      let value = w[k * shape.w_quads + tile_out * OUT_RUNS + own % OUT_RUNS];
+      let value = vec4<f32>(w[k * shape.w_quads + tile_out * OUT_RUNS + own % OUT_RUNS]);
       weights[i] = select(vec4<f32>(), value, k < summed);
     }
     workgroupBarrier(); // Every thread is done with the tiles of the steps before.
@@ -189,7 +191,8 @@ fn main(
     for (var o = 0u; o < OUT_QUADS * 4; o++) {
       // @unroll
       for (var p = 0u; p < 4 * PIXEL_QUADS; p++) {
-        acc[o * PIXEL_QUADS + p / 4u][p % 4u] += shape.residual_scale * residual[at[p] + (out + o / 4u * (4u * DOWN) + o % 4u) * plane];
+        acc[o * PIXEL_QUADS + p / 4u][p % 4u] += shape.residual_scale *
+          f32(residual[at[p] + (out + o / 4u * (4u * DOWN) + o % 4u) * plane]);
       }
     }
   }
@@ -200,7 +203,7 @@ fn main(
     for (var p = 0u; p < 4 * PIXEL_QUADS; p++) {
       let pixel = first_pixel + (p / 4u * ACROSS + across) * 4u + p % 4u;
       if ((pixel < shape.pixels) & (channel < shape.out_channels)) {
-        y[at[p] + channel * plane] = acc[o * PIXEL_QUADS + p / 4u][p % 4u];
+        y[at[p] + channel * plane] = Scalar(acc[o * PIXEL_QUADS + p / 4u][p % 4u]);
       }
     }
   }

@@ -36,6 +36,8 @@ struct Shape {
   scale: f32,
 }
 
+alias Scalar = f32; // of dy and x as stored
+alias Quad = vec4<f32>;
 const ROWS: u32 = 0u;
 const KERNEL: u32 = 3u;
 const OUT_QUADS: u32 = 2u;
@@ -47,10 +49,10 @@ const IN_RUNS: u32 = IN_QUADS * 8u;
 const STEP: u32 = 16u;
 
 @group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> dy_quads: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> dy: array<f32>;
-@group(0) @binding(3) var<storage, read> x_quads: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> dy_quads: array<Quad>;
+@group(0) @binding(2) var<storage, read> dy: array<Scalar>;
+@group(0) @binding(3) var<storage, read> x_quads: array<Quad>;
+@group(0) @binding(4) var<storage, read> x: array<Scalar>;
 @group(0) @binding(5) var<storage, read_write> part: array<f32>;
 @group(0) @binding(6) var<storage, read_write> bias_part: array<f32>;
 
@@ -94,7 +96,7 @@ fn load_dy(first: Pixel, count: u32, out: u32) -> mat4x4<f32> {
     // @unroll
     for (var o = 0u; o < 4u; o++) {
       if (count > 0u && out + o < shape.out_channels) {
-        block[o] = dy_quads[(at + o * plane) / 4u];
+        block[o] = vec4<f32>(dy_quads[(at + o * plane) / 4u]);
       }
     }
     return transpose(block);
@@ -105,7 +107,7 @@ fn load_dy(first: Pixel, count: u32, out: u32) -> mat4x4<f32> {
     // @unroll
     for (var o = 0u; o < 4u; o++) {
       // Without branches, as && would be: compilers take very long for so many.
-      block[i][o] = select(0.0, dy[at + o * plane], (i < count) & (out + o < shape.out_channels));
+      block[i][o] = select(0.0, f32(dy[at + o * plane]), (i < count) & (out + o < shape.out_channels));
     }
     p = advance(p, Pixel(0u, 0u, 1u));
   }
@@ -130,12 +132,12 @@ fn load_x(first: Pixel, count: u32, channel: u32, filter_row: u32) -> array<vec4
     // @unroll
     for (var c = 0u; c < 4u; c++) {
       if (inside && channel + c < shape.in_channels) {
-        middle[c] = x_quads[(at + c * plane) / 4u];
+        middle[c] = vec4<f32>(x_quads[(at + c * plane) / 4u]);
         if (KERNEL > 1u && p.column > 0u) {
-          before[c] = x[at + c * plane - 1u];
+          before[c] = f32(x[at + c * plane - 1u]);
         }
         if (KERNEL > 1u && p.column + 4u < shape.width) {
-          after[c] = x[at + c * plane + 4u];
+          after[c] = f32(x[at + c * plane + 4u]);
         }
       }
     }
@@ -160,7 +162,7 @@ fn load_x(first: Pixel, count: u32, channel: u32, filter_row: u32) -> array<vec4
       let inside = (i < count) & (row < shape.in_height) & (column < shape.in_width);
       // @unroll
       for (var c = 0u; c < 4u; c++) {
-        seen[i * KERNEL + b][c] = select(0.0, x[at + c * plane], inside & (channel + c < shape.in_channels));
+        seen[i * KERNEL + b][c] = select(0.0, f32(x[at + c * plane]), inside & (channel + c < shape.in_channels));
       }
     }
     p = advance(p, Pixel(0u, 0u, 1u));

@@ -46,10 +46,6 @@ interface Division {
   of(s: GroupNormShape): Required<Pick<Dispatch<never>, "entry" | "constants" | "workgroups">>;
 }
 
-function elementBytes({ f16 }: GroupNormShape): number {
-  return f16 ? 2 : 4;
-}
-
 /** Threads of a workgroup of the divisions with one thread a group. */
 const WIDTH = 16;
 /** Most Elements that one thread of a group, or of a share of it, keeps. */
@@ -198,7 +194,7 @@ function divided(
   const { entry, workgroups, constants: own } = division.of(s);
   const VECTOR = vector(s);
   return {
-    source: VECTOR === 4 ? source : source.replace(/^(alias \w+) = vec4<f32>;/gm, "$1 = f32;"),
+    source: VECTOR === 4 ? source : source.replace(/^alias (Element|Stored) = vec4<f32>;/gm, "alias $1 = f32;"),
     ...s.f16 && { f16: ["Stored"] },
     entry,
     workgroups,
@@ -243,6 +239,10 @@ function gradDispatch<B>(
     bytes: (b.residual === undefined ? 3 : 4) * elements * elementBytes(s) +
       4 * (groupNormStats(s, modulated) + (modulated ? 0 : 2 * s.channels) + 2 * s.batch * s.channels),
   };
+}
+
+function elementBytes({ f16 }: GroupNormShape): number {
+  return f16 ? 2 : 4;
 }
 
 /** From each sample's channel sums, the gradients of all that is not x. */

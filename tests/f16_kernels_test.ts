@@ -1,6 +1,7 @@
 /** Kernels that store f16 against the float64 references, on inputs that f16 holds exactly. */
 
 import { assert, assertEquals } from "@std/assert";
+import { attention, attentionGrad, type AttentionShape } from "../kernels/attention.ts";
 import {
   conv2d,
   conv2dWeightGrad,
@@ -10,13 +11,14 @@ import {
   inputGradient,
 } from "../kernels/conv2d.ts";
 import { concatAxis, padAxis, sliceAxis } from "../kernels/copy.ts";
-import { groupNorm, groupNormGrad, type GroupNormShape } from "../kernels/group_norm.ts";
+import { groupNorm, groupNormGrad, type GroupNormShape, groupNormStats } from "../kernels/group_norm.ts";
 import { reduce, reduceScratch, type ReduceShape } from "../kernels/reduce.ts";
 import { sumPool2x, upsampleNearest2x } from "../kernels/resample.ts";
 import { standaloneVariant } from "../kernels/standalone.ts";
 import { runDispatches } from "../src/gpu/run.ts";
 import { f16Test, fromHalf, rounded, toHalf } from "./f16.ts";
 import { forEachVariant, randomArray, relativeError, runStandalone, unwritten } from "./gpu.ts";
+import { attentionGradReference, attentionReference, packThirds, unpackThirds } from "./reference/attention.ts";
 import {
   conv2dBiasGradReference,
   conv2dInputGradReference,
@@ -80,21 +82,6 @@ f16Test("f16: every variant of the convolution and its gradients", async (gpu) =
   }
 });
 
-Deno.test("f16: the shapes reach every variant of the convolution's families that takes f16", () => {
-  for (
-    const [family, shapes] of [
-      [conv2d, CONVOLUTIONS.flatMap((s) => [convolution(s), inputGradient(s)])],
-      [conv2dWeightGrad, CONVOLUTIONS],
-    ] as const
-  ) {
-    const fitting = Object.entries(family.variants).filter(([, { fits }]) =>
-      shapes.some(fits as (s: unknown) => boolean)
-    );
-    const registers = Object.keys(family.variants).filter((label) => !label.startsWith("tiled"));
-    assertEquals(fitting.map(([label]) => label), registers);
-  }
-});
-
 const GROUP_NORMS: GroupNormShape[] = [
   { batch: 3, channels: 16, groups: 4, size: 64, eps: 1e-5, silu: true },
   { batch: 2, channels: 16, groups: 4, size: 16, eps: 1e-5, silu: false },
@@ -103,29 +90,79 @@ const GROUP_NORMS: GroupNormShape[] = [
   { batch: 1, channels: 5, groups: 1, size: 777, eps: 1e-5, silu: false },
 ].map((s) => ({ ...s, f16: true }));
 
-f16Test("f16: group norm and its gradient", async (gpu) => {
+f16Test("f16: every variant of group norm and its gradient", async (gpu) => {
   for (const s of GROUP_NORMS) {
     const x = normal(s.batch * s.channels * s.size, 1), dy = normal(x.length, 4);
-    const gamma = randomArray(s.channels, 2), beta = randomArray(s.channels, 3);
-    const { y, stats } = groupNormReference(x, gamma, beta, s);
-    const expected = groupNormGradReference(x, gamma, beta, dy, s);
+    const [gamma, beta] = [2, 3].map((seed) => randomArray(s.channels, seed));
+    const [scale, shift] = [5, 6].map((seed) => randomArray(s.batch * s.channels, seed));
+    const inputs = { x: toHalf(x), dy: toHalf(dy), gamma: gamma!, beta: beta!, scale: scale!, shift: shift! };
+    const buffers = {
+      ...{ x: "x", gamma: "gamma", beta: "beta", y: "y", stats: "stats" },
+      ...{ dy: "dy", dx: "dx", dgamma: "dgamma", dbeta: "dbeta" },
+    };
+    const statistics = groupNormStats(s, true);
+    const modulation = { scale: scale!, shift: shift! };
+    const { y, stats } = groupNormReference(x, gamma!, beta!, s, modulation);
     await forEachVariant(groupNorm, s, async (variant, label) => {
-      const list = standaloneVariant(variant, { x: "x", gamma: "gamma", beta: "beta", y: "y", stats: "stats" }, s);
-      const outputs = { y: toHalf(unwritten(x.length)), stats: unwritten(2 * s.batch * s.groups) };
-      const got = await runStandalone(gpu, list, { x: toHalf(x), gamma, beta, ...outputs });
+      const outputs = { y: toHalf(unwritten(x.length)), stats: unwritten(statistics) };
+      const list = standaloneVariant(variant, { ...buffers, scale: "scale", shift: "shift" }, s);
+      const got = await runStandalone(gpu, list, { ...inputs, ...outputs });
       close(label, fromHalf(got.y, x.length), y, STORED);
-      close(`${label}, stats`, got.stats, stats, KEPT);
+      close(`${label}, stats`, got.stats.subarray(0, stats.length), stats, KEPT);
     });
+    const plain = groupNormReference(x, gamma!, beta!, s);
+    const expected = groupNormGradReference(x, gamma!, beta!, dy, s);
     await forEachVariant(groupNormGrad, s, async (variant, label) => {
-      const inputs = { x: "x", gamma: "gamma", beta: "beta", stats: "stats", dy: "dy", residual: "dy" };
-      const list = standaloneVariant(variant, { ...inputs, dx: "dx", dgamma: "dgamma", dbeta: "dbeta" }, s);
-      const grad = await runStandalone(gpu, list, {
-        ...{ x: toHalf(x), gamma, beta, stats: Float32Array.from(stats), dy: toHalf(dy) },
-        ...{ dx: toHalf(unwritten(x.length)), dgamma: unwritten(s.channels), dbeta: unwritten(s.channels) },
+      const list = standaloneVariant(variant, { ...buffers, residual: "dy" }, s);
+      const got = await runStandalone(gpu, list, {
+        ...{ ...inputs, stats: Float32Array.from(plain.stats), dx: toHalf(unwritten(x.length)) },
+        ...{ dgamma: unwritten(s.channels), dbeta: unwritten(s.channels) },
       });
-      close(`${label}, dx`, fromHalf(grad.dx, x.length), expected.dx.map((value, i) => value + dy[i]!), STORED);
-      close(`${label}, dgamma`, grad.dgamma, expected.dgamma, KEPT);
-      close(`${label}, dbeta`, grad.dbeta, expected.dbeta, KEPT);
+      close(`${label}, dx`, fromHalf(got.dx, x.length), expected.dx.map((value, i) => value + dy[i]!), STORED);
+      close(`${label}, dgamma`, got.dgamma, expected.dgamma, KEPT);
+      close(`${label}, dbeta`, got.dbeta, expected.dbeta, KEPT);
+    });
+  }
+});
+
+const ATTENTIONS: AttentionShape[] = [
+  { batch: 3, dim: 32, queries: 16, keys: 16, scale: 32 ** -0.5, packed: true },
+  { batch: 2, dim: 37, queries: 13, keys: 7, scale: 0.3, packed: false },
+  { batch: 2, dim: 30, queries: 40, keys: 32, scale: 0.2, packed: false },
+  { batch: 1, dim: 50, queries: 77, keys: 77, scale: 0.15, packed: true },
+].map((s) => ({ ...s, f16: true }));
+
+f16Test("f16: every variant of attention and its gradient", async (gpu) => {
+  for (const s of ATTENTIONS) {
+    const [ofQueries, ofKeys] = [s.batch * s.dim * s.queries, s.batch * s.dim * s.keys];
+    const [q, k, v, dO] = [normal(ofQueries, 1), normal(ofKeys, 2), normal(ofKeys, 3), normal(ofQueries, 4)] as const;
+    const inputs: Record<string, Uint32Array> = s.packed
+      ? { qkv: toHalf(packThirds([q, k, v], s)) }
+      : { q: toHalf(q), k: toHalf(k), v: toHalf(v) };
+    const separate = { q: "q", k: "k", v: "v", o: "o", lse: "lse", dO: "dO", dq: "dq", dk: "dk", dv: "dv" };
+    const packed = { ...separate, q: "qkv", k: "qkv", v: "qkv", dq: "dqkv", dk: "dqkv", dv: "dqkv" };
+    const buffers = s.packed ? packed : separate;
+    const { o, lse } = attentionReference(q, k, v, s);
+    await forEachVariant(attention, s, async (variant, label) => {
+      const outputs = { o: toHalf(unwritten(o.length)), lse: unwritten(lse.length) };
+      const got = await runStandalone(gpu, standaloneVariant(variant, buffers, s), { ...inputs, ...outputs });
+      close(label, fromHalf(got.o!, o.length), o, STORED);
+      close(`${label}, lse`, got.lse!, lse, KEPT);
+    });
+    const stored = rounded(o);
+    const gradients = attentionGradReference(q, k, v, dO, s);
+    await forEachVariant(attentionGrad, s, async (variant, label) => {
+      const data: Record<string, Uint32Array | Float32Array> = {
+        ...{ ...inputs, dO: toHalf(dO), o: toHalf(stored), lse: Float32Array.from(lse) },
+        ...s.packed ? { dqkv: toHalf(unwritten(3 * ofKeys)) } : { dq: toHalf(q), dk: toHalf(k), dv: toHalf(v) },
+      };
+      const got = await runStandalone(gpu, standaloneVariant(variant, buffers, s), data);
+      const [dq, dk, dv] = s.packed
+        ? unpackThirds(fromHalf(got.dqkv!, 3 * ofKeys), s)
+        : [fromHalf(got.dq!, ofQueries), fromHalf(got.dk!, ofKeys), fromHalf(got.dv!, ofKeys)];
+      close(`${label}, dq`, dq!, gradients.dq, STORED);
+      close(`${label}, dk`, dk!, gradients.dk, STORED);
+      close(`${label}, dv`, dv!, gradients.dv, STORED);
     });
   }
 });
@@ -180,4 +217,16 @@ f16Test("f16: reductions give f32", async (gpu) => {
       close(`${op} of [${k0}, ${r0}, ${k1}, ${r1}]`, y, reduceReference(x, s), KEPT);
     }
   }
+});
+
+Deno.test("f16: the shapes reach every variant that takes f16", () => {
+  const fitting = <S>({ variants }: { variants: Record<string, { fits(s: S): boolean }> }, shapes: readonly S[]) =>
+    Object.keys(variants).filter((label) => shapes.some((s) => variants[label]!.fits(s)));
+  const correlations = CONVOLUTIONS.flatMap((s) => [convolution(s), inputGradient(s)]);
+  assertEquals(fitting(conv2d, correlations), Object.keys(conv2d.variants));
+  assertEquals(fitting(conv2dWeightGrad, CONVOLUTIONS), Object.keys(conv2dWeightGrad.variants));
+  assertEquals(fitting(groupNorm, GROUP_NORMS), Object.keys(groupNorm.variants));
+  assertEquals(fitting(groupNormGrad, GROUP_NORMS), Object.keys(groupNormGrad.variants));
+  assertEquals(fitting(attention, ATTENTIONS), Object.keys(attention.variants));
+  assertEquals(fitting(attentionGrad, ATTENTIONS), ["shared"]);
 });

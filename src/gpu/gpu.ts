@@ -201,8 +201,7 @@ export class Gpu {
   async pipeline(dispatch: Dispatch<unknown>): Promise<Pipeline> {
     const { label, source, constants, f16, entry = "main", uniforms, reads, writes } = dispatch;
     if (f16) this.expectF16(`Kernel ${label}`);
-    const bindings = `${uniforms.length > 0} ${reads.length} ${writes.length}`;
-    const key = `${bindings} ${entry} ${JSON.stringify([constants, f16])}`;
+    const key = `${uniforms.length > 0} ${reads.length} ${writes.length} ${entry} ${f16} ${JSON.stringify(constants)}`;
     const sameSource = this.#pipelines.get(source) ?? new Map<string, Pipeline>();
     this.#pipelines.set(source, sameSource);
     const known = sameSource.get(key);

@@ -15,7 +15,6 @@ import {
   softmaxGrad,
 } from "../../../kernels/softmax.ts";
 import { apply, elementCount, expectDType, expectFloats, expectShapes, Node, type Op, type Tensor } from "../tensor.ts";
-import { cast } from "./pointwise.ts";
 import { reshape } from "./shape.ts";
 
 const groupNormOp: Op<GroupNormShape> = {
@@ -63,7 +62,7 @@ export interface GroupNormOptions {
 }
 
 /**
- * Group normalisation of `x` [N, C, …], f32 or f16, with `gamma`, `beta` f32 [C], then optionally each sample's scale and shift, then
+ * Group normalisation of `x` [N, C, …], f32 or f16, with `gamma`, `beta` [C], then optionally each sample's scale and shift, then
  * optionally SiLU, in one kernel.
  */
 export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: GroupNormOptions): Tensor {
@@ -138,14 +137,13 @@ export function attentionPacked(qkv: Tensor): Tensor {
   return attend([qkv], { batch: batch!, dim: channels! / 3, queries: tokens!, keys: tokens!, packed: true });
 }
 
-/** The kernels read and write f32: f16 is widened before and rounded after them. */
-function attend(inputs: readonly Tensor[], shape: Omit<AttentionShape, "scale">): Tensor {
-  const { dtype } = inputs[0]!;
-  if (dtype === "f16") return cast(attend(inputs.map((input) => cast(input, "f32")), shape), dtype);
+function attend(inputs: readonly Tensor[], shape: Omit<AttentionShape, "scale" | "f16">): Tensor {
   const { batch, dim, queries } = shape;
-  const o = { shape: [batch, dim, queries], dtype: "f32" } as const;
+  const { dtype } = inputs[0]!;
+  const o = { shape: [batch, dim, queries], dtype };
   const lse = { shape: [batch, queries], dtype: "f32" } as const;
-  return new Node(attentionOp, { ...shape, scale: 1 / Math.sqrt(dim) }, inputs, [o, lse]).outputs[0]!;
+  return new Node(attentionOp, { ...shape, scale: 1 / Math.sqrt(dim), f16: dtype === "f16" }, inputs, [o, lse])
+    .outputs[0]!;
 }
 
 interface RowsAttrs {
