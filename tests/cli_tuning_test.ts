@@ -154,8 +154,12 @@ deviceTest("tune: a file with another adapter's table, or none, is not overwritt
 
 const RUN = ["train", "--preset", "digits-tiny", "--batch", "4", "--teacher-steps", "60", "--distill-steps", "5"];
 
+/** Hashes of a run's models. */
 const modelsOf = (folder: string) =>
-  Promise.all(["teacher", "generator"].map((name) => Deno.readFile(join(folder, `${name}.safetensors`))));
+  Promise.all(["teacher", "generator"].map(async (name) => {
+    const bytes = await Deno.readFile(join(folder, `${name}.safetensors`));
+    return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+  }));
 
 deviceTest(
   "train: a run keeps the table it was begun with, whatever the machine is tuned to when it is resumed",
