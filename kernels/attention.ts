@@ -43,15 +43,13 @@ export const attention: Family<AttentionShape, "q" | "k" | "v" | "o" | "lse"> = 
   name: "attention",
   variants: {
     shared: { fits: () => true, dispatches: (b, s) => [forward(b, s, tiling(forwardSource, s, s.queries))] },
-    registers2x16: registersVariant(2, 16),
-    registers4x16: registersVariant(4, 16),
-    registers4x32: registersVariant(4, 32),
+    registers2x16: registersVariant(2),
+    registers4x16: registersVariant(4),
   },
   key: shapeKey,
   preferred: (s, adapter) => {
     if (adapter === "hardware") return "shared";
-    if (s.batch * ceilDiv(s.queries, 16) < FEW_THREADS) return "registers2x16";
-    return s.keys <= 16 ? "registers4x16" : "registers4x32";
+    return s.batch * ceilDiv(s.queries, 16) < FEW_THREADS ? "registers2x16" : "registers4x16";
   },
 };
 
@@ -63,7 +61,7 @@ export const attentionGrad: Family<AttentionShape, "q" | "k" | "v" | "o" | "lse"
   name: "attention.grad",
   variants: {
     shared: { fits: () => true, dispatches: sharedGrad },
-    registers2x16: { fits: slopesFit, dispatches: (b, s, lowering) => registersGrad(b, s, lowering, 2, 16) },
+    registers2x16: { fits: slopesFit, dispatches: registersGrad },
   },
   key: shapeKey,
   preferred: (s, adapter) => adapter === "software" && slopesFit(s) ? "registers2x16" : "shared",
@@ -73,15 +71,22 @@ function shapeKey({ batch, dim, queries, keys, packed }: AttentionShape): string
   return `${batch} x ${dim} x ${queries}${packed ? " packed" : ` to ${keys}`}`;
 }
 
-/** Below this many threads of the large register tiles, the small one keeps more of the device busy. */
+/** Below this many threads of the large register tile, the small one keeps more of the device busy. */
 const FEW_THREADS = 64;
 /** Threads of a workgroup of the register kernels. */
 const GROUP = 8;
+/** Keys that a thread of the forward register kernel visits at a time, and queries in that of the gradients. */
+const BLOCK = 16;
 /** Most elements of a stored matrix of queries and keys: what every adapter can bind, 128 MiB. */
 const MAX_SLOPES = 2 ** 25;
 
-function slopesFit({ batch, queries, keys }: AttentionShape): boolean {
-  return batch * queries * keys <= MAX_SLOPES;
+function slopesFit(s: AttentionShape): boolean {
+  return s.batch * paddedQueries(s) * s.keys <= MAX_SLOPES;
+}
+
+/** Rows of a stored matrix of queries and keys: whole blocks of {@linkcode BLOCK}. */
+function paddedQueries({ queries }: AttentionShape): number {
+  return ceilDiv(queries, BLOCK) * BLOCK;
 }
 
 /** Multiply-adds of one matrix product in every sample; what is computed twice is not counted. */
@@ -113,11 +118,11 @@ function forward<B>(b: ForwardBuffers<B>, s: AttentionShape, kernel: Kernel): Di
   };
 }
 
-/** Register tiles of `quads` vec4s of queries x `KEYS` keys a thread. */
-function registersVariant(quads: number, KEYS: number): Variant<AttentionShape, "q" | "k" | "v" | "o" | "lse"> {
+/** Register tiles of `quads` vec4s of queries x BLOCK keys a thread. */
+function registersVariant(quads: number): Variant<AttentionShape, "q" | "k" | "v" | "o" | "lse"> {
   return {
     fits: () => true,
-    dispatches: (b, s) => [forward(b, s, registers(registerSource, s, s.queries, quads, { KEYS }))],
+    dispatches: (b, s) => [forward(b, s, registers(registerSource, s, s.queries, quads, { KEYS: BLOCK }))],
   };
 }
 
@@ -154,22 +159,21 @@ function registersGrad<B>(
   b: GradBuffers<B>,
   s: AttentionShape,
   lowering: Lowering<B>,
-  quads: number,
-  QUERIES: number,
 ): Dispatch<B>[] {
   const stats = lowering.scratch(2 * s.batch * s.queries);
-  const slopes = lowering.scratch(s.batch * s.queries * s.keys);
+  const ofSlopes = paddedQueries(s) * s.keys;
+  const slopes = lowering.scratch(s.batch * ofSlopes);
   const { q, k } = placements(s);
   const product: MatmulShape = {
     ...{ batch: s.batch, m: s.dim, n: s.queries, k: s.keys },
     ...{ transposeA: false, transposeB: true, broadcastA: false, broadcastB: false },
-    ...{ placeA: k, placeOut: q },
+    ...{ placeA: k, placeB: { start: 0, stride: ofSlopes }, placeOut: q },
   };
   return [
     statistics(b, s, stats),
     {
       label: "attention.gradKey",
-      ...registers(keyRegisterSource, s, s.keys, quads, { QUERIES, PACKED: s.packed ? 1 : 0 }),
+      ...registers(keyRegisterSource, s, s.keys, 2, { QUERIES: BLOCK, PACKED: s.packed ? 1 : 0 }),
       reads: [b.q, b.k, b.v, b.dO, stats],
       writes: [slopes, ...keyGradients(b, s, lowering)],
       flops: 8 * productSize(s),
