@@ -45,15 +45,13 @@ export const attention: Family<AttentionShape, "q" | "k" | "v" | "o" | "lse"> = 
   name: "attention",
   variants: {
     shared: { fits: () => true, dispatches: (b, s) => [forward(b, s, tiling(forwardSource, s, s.queries))] },
-    registers2x16: registersVariant(2, 16),
-    registers4x16: registersVariant(4, 16),
-    registers4x32: registersVariant(4, 32),
+    registers2x16: registersVariant(2),
+    registers4x16: registersVariant(4),
   },
   key: shapeKey,
   preferred: (s, adapter) => {
     if (adapter === "hardware") return "shared";
-    const large = s.keys <= 16 ? "registers4x16" : "registers4x32";
-    const wanted = s.batch * ceilDiv(s.queries, 16) < FEW_THREADS ? "registers2x16" : large;
+    const wanted = s.batch * ceilDiv(s.queries, 16) < FEW_THREADS ? "registers2x16" : "registers4x16";
     return attention.variants[wanted]!.fits(s) ? wanted : "shared";
   },
 };
@@ -66,7 +64,7 @@ export const attentionGrad: Family<AttentionShape, "q" | "k" | "v" | "o" | "lse"
   name: "attention.grad",
   variants: {
     shared: { fits: () => true, dispatches: sharedGrad },
-    registers2x16: { fits: slopesFit, dispatches: (b, s, lowering) => registersGrad(b, s, lowering, 2, 16) },
+    registers2x16: { fits: slopesFit, dispatches: registersGrad },
   },
   key: shapeKey,
   preferred: (s, adapter) => adapter === "software" && slopesFit(s) ? "registers2x16" : "shared",
@@ -76,16 +74,23 @@ function shapeKey({ batch, dim, queries, keys, packed, f16 }: AttentionShape): s
   return `${batch} x ${dim} x ${queries}${packed ? " packed" : ` to ${keys}`}${f16 ? " f16" : ""}`;
 }
 
-/** Below this many threads of the large register tiles, the small one keeps more of the device busy. */
+/** Below this many threads of the large register tile, the small one keeps more of the device busy. */
 const FEW_THREADS = 64;
 /** Threads of a workgroup of the register kernels. */
 const GROUP = 8;
+/** Keys that a thread of the forward register kernel visits at a time, and queries in that of the gradients. */
+const BLOCK = 16;
 /** Most elements of a stored matrix of queries and keys: what every adapter can bind, 128 MiB. */
 const MAX_SLOPES = 2 ** 25;
 
 /** The sums are kept in memory between blocks of queries, and dq is a matrix product: neither is for f16. */
-function slopesFit({ batch, queries, keys, f16 }: AttentionShape): boolean {
-  return !f16 && batch * queries * keys <= MAX_SLOPES;
+function slopesFit(s: AttentionShape): boolean {
+  return !s.f16 && s.batch * paddedQueries(s) * s.keys <= MAX_SLOPES;
+}
+
+/** Rows of a stored matrix of queries and keys: whole blocks of {@linkcode BLOCK}. */
+function paddedQueries({ queries }: AttentionShape): number {
+  return ceilDiv(queries, BLOCK) * BLOCK;
 }
 
 /** Multiply-adds of one matrix product in every sample; what is computed twice is not counted. */
@@ -121,12 +126,12 @@ function forward<B>(b: ForwardBuffers<B>, s: AttentionShape, kernel: Kernel): Di
   };
 }
 
-/** Register tiles of `quads` vec4s of queries x `KEYS` keys a thread. */
-function registersVariant(quads: number, KEYS: number): Variant<AttentionShape, "q" | "k" | "v" | "o" | "lse"> {
+/** Register tiles of `quads` vec4s of queries x BLOCK keys a thread. */
+function registersVariant(quads: number): Variant<AttentionShape, "q" | "k" | "v" | "o" | "lse"> {
   return {
     // With a second block of keys the sums of the first would be rounded: they are kept in o.
-    fits: (s) => !s.f16 || s.keys <= KEYS,
-    dispatches: (b, s) => [forward(b, s, registers(registerSource, s, s.queries, quads, { KEYS }))],
+    fits: (s) => !s.f16 || s.keys <= BLOCK,
+    dispatches: (b, s) => [forward(b, s, registers(registerSource, s, s.queries, quads, { KEYS: BLOCK }))],
   };
 }
 
@@ -163,22 +168,21 @@ function registersGrad<B>(
   b: GradBuffers<B>,
   s: AttentionShape,
   lowering: Lowering<B>,
-  quads: number,
-  QUERIES: number,
 ): Dispatch<B>[] {
   const stats = lowering.scratch(2 * s.batch * s.queries);
-  const slopes = lowering.scratch(s.batch * s.queries * s.keys);
+  const ofSlopes = paddedQueries(s) * s.keys;
+  const slopes = lowering.scratch(s.batch * ofSlopes);
   const { q, k } = placements(s);
   const product: MatmulShape = {
     ...{ batch: s.batch, m: s.dim, n: s.queries, k: s.keys },
     ...{ transposeA: false, transposeB: true, broadcastA: false, broadcastB: false },
-    ...{ placeA: k, placeOut: q },
+    ...{ placeA: k, placeB: { start: 0, stride: ofSlopes }, placeOut: q },
   };
   return [
     statistics(b, s, stats),
     {
       label: "attention.gradKey",
-      ...registers(keyRegisterSource, s, s.keys, quads, { QUERIES, PACKED: s.packed ? 1 : 0 }),
+      ...registers(keyRegisterSource, s, s.keys, 2, { QUERIES: BLOCK, PACKED: s.packed ? 1 : 0 }),
       reads: [b.q, b.k, b.v, b.dO, stats],
       writes: [slopes, ...keyGradients(b, s, lowering)],
       flops: 8 * productSize(s),

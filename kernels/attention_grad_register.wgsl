@@ -2,11 +2,12 @@
 //
 // With p = exp(scale q^T k - lse) and dS = scale p (dO^T v - delta):  dv = dO p,  dk = q dS.
 // Channel-first: q, d_o [batch, dim, queries]; k, v, dk, dv [batch, dim, keys]; stats (lse and delta) [batch, queries];
-// slopes (dS) [batch, queries, keys]. q, k and v, and likewise dk and dv, may be ranges of one buffer: their batch
-// strides and starts are parameters.
+// slopes (dS) [batch, queries up to a multiple of QUERIES, keys], the rest 0. q, k and v, and likewise dk and dv, may be
+// ranges of one buffer: their batch strides and starts are parameters.
 // Dispatch: one thread for 4 QUADS neighbouring keys of a sample, 8 a workgroup.
 // Blocks of QUERIES queries are visited in order. A thread holds p and dS of their pairs with its keys, and adds their
-// share of every row of dk and dv in memory.
+// share of every row of dk and dv in memory. Branches are few: SwiftShader compiles for minutes where every one of the
+// unrolled stores has its own.
 // Numerics: every sum in a fixed order. Past the edges arbitrary values are read; what comes of them is never stored.
 
 alias Element = vec4<f32>; // the descriptor makes it f32, and VECTOR 1, where queries or keys are no multiple of 4
@@ -109,6 +110,7 @@ fn main(
   let first_key = index % params.tiles * (4u * QUADS);
   let k_base = sample * params.kv_batch + params.k_start;
   let v_base = sample * params.kv_batch + params.v_start;
+  let padded_queries = (params.queries + QUERIES - 1u) / QUERIES * QUERIES;
   var mine = array<vec4<u32>, QUADS>();
   // @unroll
   for (var c = 0u; c < QUADS; c++) {
@@ -158,18 +160,23 @@ fn main(
 
     // @unroll
     for (var j = 0u; j < QUERIES; j++) {
-      let present = first_query + j < params.queries;
-      let query = sample * params.queries + min(first_query + j, params.queries - 1u);
-      let stat = stats[query];
+      let stat = stats[sample * params.queries + min(first_query + j, params.queries - 1u)];
       // @unroll
       for (var c = 0u; c < QUADS; c++) {
         let weight = exp(fma(vec4<f32>(params.scale), p[j * QUADS + c], vec4<f32>(-stat.x)));
-        p[j * QUADS + c] = select(vec4<f32>(0.0), weight, present);
+        p[j * QUADS + c] = select(vec4<f32>(0.0), weight, first_query + j < params.queries);
         ds[j * QUADS + c] = params.scale * p[j * QUADS + c] * (ds[j * QUADS + c] - stat.y);
-        // @unroll
-        for (var i = 0u; i < 4u / VECTOR; i++) {
-          if (present && first_key + 4u * c + i < params.keys) {
-            slopes[(query * params.keys + first_key + 4u * c + i) / VECTOR] = element(ds[j * QUADS + c], i);
+      }
+    }
+    let slopes_start = (sample * padded_queries + first_query) * params.keys + first_key;
+    // @unroll
+    for (var c = 0u; c < QUADS; c++) {
+      // @unroll
+      for (var i = 0u; i < 4u / VECTOR; i++) {
+        if (first_key + 4u * c + i < params.keys) {
+          // @unroll
+          for (var j = 0u; j < QUERIES; j++) {
+            slopes[(slopes_start + j * params.keys + 4u * c + i) / VECTOR] = element(ds[j * QUADS + c], i);
           }
         }
       }

@@ -101,6 +101,12 @@ for (const tokens of [16, 70]) {
   });
 }
 
+Deno.test("attention.grad: dS that no adapter surely binds is not stored", () => {
+  const s = { batch: 2, dim: 8, queries: 4096, keys: 4096, scale: 1, packed: false };
+  assert(attentionGrad.preferred(s, "software") === "registers2x16", "128 MiB are stored");
+  assert(attentionGrad.preferred({ ...s, batch: 3 }, "software") === "shared", "192 MiB are not");
+});
+
 Deno.test("attention: the reference gradients agree with central differences", () => {
   const s = { batch: 2, dim: 3, queries: 2, keys: 4, scale: 0.7, packed: false };
   const p = problem(s);
