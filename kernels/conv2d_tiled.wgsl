@@ -20,7 +20,7 @@
 // Dispatch: linear workgroups = tiles_out * ceil(quads / (PIXEL_QUADS ACROSS)), output channels fastest;
 // tiles_out = ceil(out_channels / (4 OUT_QUADS DOWN)), w_quads = tiles_out OUT_QUADS DOWN.
 // Numerics: f32, summed over input channels, then filter rows, then filter columns. Outside the image, past its channels
-// and past the last sample the tiles hold zeros.
+// and past the last sample the tiles hold zeros; arbitrary terms are read there, whose sums are never stored.
 
 struct Shape {
   tiles_out: u32,
@@ -157,28 +157,56 @@ fn main(
     }
   }
 
+  // Where the thread's pixels lie, and all loads of a term at once, so that one wait serves them all.
+  var at = array<u32, PIXEL_QUADS>();
+  var shift_at = array<u32, PIXEL_QUADS>();
   // @unroll
   for (var q = 0u; q < PIXEL_QUADS; q++) {
     let quad = first_run + q * ACROSS + across;
-    let n = quad / (plane / 4u);
+    shift_at[q] = quad / (plane / 4u) * shape.out_channels;
+    at[q] = shift_at[q] * (plane / 4u) + quad % (plane / 4u);
+  }
+  let out = (tile_out * OUT_RUNS + down) * 4u;
+  if ((shape.terms & 1u) != 0u) {
     // @unroll
     for (var o = 0u; o < OUT_QUADS * 4; o++) {
-      let out = (tile_out * OUT_RUNS + o / 4u * DOWN + down) * 4u + o % 4u;
-      if (quad < shape.quads && out < shape.out_channels) {
-        let channel = n * shape.out_channels + out;
-        let at = channel * (plane / 4u) + quad % (plane / 4u);
-        var value = acc[o * PIXEL_QUADS + q];
-        if ((shape.terms & 1u) != 0u) {
-          value += bias[out];
-        }
-        if ((shape.terms & 2u) != 0u) {
-          value += shift[channel];
-        }
-        value *= shape.scale;
-        if ((shape.terms & 4u) != 0u) {
-          value += shape.residual_scale * vec4<f32>(residual[at]);
-        }
-        y[at] = Quad(value);
+      let value = bias[out + o / 4u * (4u * DOWN) + o % 4u];
+      // @unroll
+      for (var q = 0u; q < PIXEL_QUADS; q++) {
+        acc[o * PIXEL_QUADS + q] += value;
+      }
+    }
+  }
+  if ((shape.terms & 2u) != 0u) {
+    // @unroll
+    for (var o = 0u; o < OUT_QUADS * 4; o++) {
+      // @unroll
+      for (var q = 0u; q < PIXEL_QUADS; q++) {
+        acc[o * PIXEL_QUADS + q] += shift[shift_at[q] + out + o / 4u * (4u * DOWN) + o % 4u];
+      }
+    }
+  }
+  // @unroll
+  for (var i = 0u; i < OUT_QUADS * PIXEL_QUADS * 4; i++) {
+    acc[i] *= shape.scale;
+  }
+  if ((shape.terms & 4u) != 0u) {
+    // @unroll
+    for (var o = 0u; o < OUT_QUADS * 4; o++) {
+      // @unroll
+      for (var q = 0u; q < PIXEL_QUADS; q++) {
+        acc[o * PIXEL_QUADS + q] += shape.residual_scale *
+          vec4<f32>(residual[at[q] + (out + o / 4u * (4u * DOWN) + o % 4u) * (plane / 4u)]);
+      }
+    }
+  }
+  // @unroll
+  for (var o = 0u; o < OUT_QUADS * 4; o++) {
+    let channel = out + o / 4u * (4u * DOWN) + o % 4u;
+    // @unroll
+    for (var q = 0u; q < PIXEL_QUADS; q++) {
+      if (first_run + q * ACROSS + across < shape.quads && channel < shape.out_channels) {
+        y[at[q] + channel * (plane / 4u)] = Quad(acc[o * PIXEL_QUADS + q]);
       }
     }
   }

@@ -17,7 +17,7 @@
 // Dispatch: linear workgroups = tiles_out * ceil(pixels / (4 PIXEL_QUADS ACROSS)), output channels fastest;
 // tiles_out = ceil(out_channels / (4 OUT_QUADS DOWN)), w_quads = tiles_out OUT_QUADS DOWN.
 // Numerics: f32, summed over input channels, then filter entries. Outside the image, between dilated pixels, past the
-// channels and past the last sample the tiles hold zeros.
+// channels and past the last sample the tiles hold zeros; arbitrary terms are read there, whose sums are never stored.
 
 struct Shape {
   tiles_out: u32,
@@ -110,9 +110,9 @@ fn main(
         let u = side[p] + k % KERNEL;
         let row = t >> halvings;
         let column = u >> halvings;
-        if (k < summed && row < shape.in_height && column < shape.in_width && ((t | u) & between) == 0u) {
-          values[i][p] = f32(x[origin[p] + channel_at + row * shape.in_width + column]);
-        }
+        // Without branches, as && would be: compilers take very long for so many.
+        let inside = (row < shape.in_height) & (column < shape.in_width) & (((t | u) & between) == 0u) & (k < summed);
+        values[i][p] = select(0.0, f32(x[origin[p] + channel_at + row * shape.in_width + column]), inside);
       }
     }
     var weights = array<vec4<f32>, LOADS_W>();
@@ -120,9 +120,8 @@ fn main(
     for (var i = 0u; i < LOADS_W; i++) {
       let own = lane + i * GROUP;
       let k = first + own / OUT_RUNS;
-      if (k < summed) {
-        weights[i] = vec4<f32>(w[k * shape.w_quads + tile_out * OUT_RUNS + own % OUT_RUNS]);
-      }
+      let value = vec4<f32>(w[k * shape.w_quads + tile_out * OUT_RUNS + own % OUT_RUNS]);
+      weights[i] = select(vec4<f32>(), value, k < summed);
     }
     workgroupBarrier(); // Every thread is done with the tiles of the steps before.
     // @unroll
@@ -154,31 +153,57 @@ fn main(
     }
   }
 
+  // Where the thread's pixels lie, and all loads of a term at once, so that one wait serves them all.
+  var at = array<u32, 4 * PIXEL_QUADS>();
+  var shift_at = array<u32, 4 * PIXEL_QUADS>();
   // @unroll
-  for (var q = 0u; q < PIXEL_QUADS; q++) {
+  for (var p = 0u; p < 4 * PIXEL_QUADS; p++) {
+    let pixel = first_pixel + (p / 4u * ACROSS + across) * 4u + p % 4u;
+    shift_at[p] = pixel / plane * shape.out_channels;
+    at[p] = shift_at[p] * plane + pixel % plane;
+  }
+  let out = (tile_out * OUT_RUNS + down) * 4u;
+  if ((shape.terms & 1u) != 0u) {
     // @unroll
-    for (var p = 0u; p < 4u; p++) {
-      let pixel = first_pixel + (q * ACROSS + across) * 4u + p;
-      let n = pixel / plane;
+    for (var o = 0u; o < OUT_QUADS * 4; o++) {
+      let value = bias[out + o / 4u * (4u * DOWN) + o % 4u];
       // @unroll
-      for (var o = 0u; o < OUT_QUADS * 4; o++) {
-        let out = (tile_out * OUT_RUNS + o / 4u * DOWN + down) * 4u + o % 4u;
-        if (pixel < shape.pixels && out < shape.out_channels) {
-          let channel = n * shape.out_channels + out;
-          let at = channel * plane + pixel % plane;
-          var value = acc[o * PIXEL_QUADS + q][p];
-          if ((shape.terms & 1u) != 0u) {
-            value += bias[out];
-          }
-          if ((shape.terms & 2u) != 0u) {
-            value += shift[channel];
-          }
-          value *= shape.scale;
-          if ((shape.terms & 4u) != 0u) {
-            value += shape.residual_scale * f32(residual[at]);
-          }
-          y[at] = Scalar(value);
-        }
+      for (var q = 0u; q < PIXEL_QUADS; q++) {
+        acc[o * PIXEL_QUADS + q] += value;
+      }
+    }
+  }
+  if ((shape.terms & 2u) != 0u) {
+    // @unroll
+    for (var o = 0u; o < OUT_QUADS * 4; o++) {
+      // @unroll
+      for (var p = 0u; p < 4 * PIXEL_QUADS; p++) {
+        acc[o * PIXEL_QUADS + p / 4u][p % 4u] += shift[shift_at[p] + out + o / 4u * (4u * DOWN) + o % 4u];
+      }
+    }
+  }
+  // @unroll
+  for (var i = 0u; i < OUT_QUADS * PIXEL_QUADS * 4; i++) {
+    acc[i] *= shape.scale;
+  }
+  if ((shape.terms & 4u) != 0u) {
+    // @unroll
+    for (var o = 0u; o < OUT_QUADS * 4; o++) {
+      // @unroll
+      for (var p = 0u; p < 4 * PIXEL_QUADS; p++) {
+        acc[o * PIXEL_QUADS + p / 4u][p % 4u] += shape.residual_scale *
+          f32(residual[at[p] + (out + o / 4u * (4u * DOWN) + o % 4u) * plane]);
+      }
+    }
+  }
+  // @unroll
+  for (var o = 0u; o < OUT_QUADS * 4; o++) {
+    let channel = out + o / 4u * (4u * DOWN) + o % 4u;
+    // @unroll
+    for (var p = 0u; p < 4 * PIXEL_QUADS; p++) {
+      let pixel = first_pixel + (p / 4u * ACROSS + across) * 4u + p % 4u;
+      if ((pixel < shape.pixels) & (channel < shape.out_channels)) {
+        y[at[p] + channel * plane] = Scalar(acc[o * PIXEL_QUADS + p / 4u][p % 4u]);
       }
     }
   }

@@ -106,9 +106,8 @@ fn load_dy(first: Pixel, count: u32, out: u32) -> mat4x4<f32> {
     let at = (p.sample * shape.out_channels + out) * plane + p.row * shape.width + p.column;
     // @unroll
     for (var o = 0u; o < 4u; o++) {
-      if (i < count && out + o < shape.out_channels) {
-        block[i][o] = f32(dy[at + o * plane]);
-      }
+      // Without branches, as && would be: compilers take very long for so many.
+      block[i][o] = select(0.0, f32(dy[at + o * plane]), (i < count) & (out + o < shape.out_channels));
     }
     p = advance(p, Pixel(0u, 0u, 1u));
   }
@@ -160,13 +159,10 @@ fn load_x(first: Pixel, count: u32, channel: u32, filter_row: u32) -> array<vec4
     for (var b = 0u; b < KERNEL; b++) {
       let column = p.column * shape.stride + b - KERNEL / 2u;
       let at = (p.sample * shape.in_channels + channel) * plane + row * shape.in_width + column;
-      if (i < count && row < shape.in_height && column < shape.in_width) {
-        // @unroll
-        for (var c = 0u; c < 4u; c++) {
-          if (channel + c < shape.in_channels) {
-            seen[i * KERNEL + b][c] = f32(x[at + c * plane]);
-          }
-        }
+      let inside = (i < count) & (row < shape.in_height) & (column < shape.in_width);
+      // @unroll
+      for (var c = 0u; c < 4u; c++) {
+        seen[i * KERNEL + b][c] = select(0.0, f32(x[at + c * plane]), inside & (channel + c < shape.in_channels));
       }
     }
     p = advance(p, Pixel(0u, 0u, 1u));
@@ -271,7 +267,7 @@ fn main(
       // @unroll
       for (var c = 0u; c < 4u; c++) {
         let channel = first_in + (q * 8u + across) * 4u + c;
-        if (out < shape.out_channels && channel < shape.in_channels) {
+        if ((out < shape.out_channels) & (channel < shape.in_channels)) {
           let at = (((split * shape.out_channels + out) * shape.in_channels + channel) * KERNEL + filter_row) * KERNEL;
           // @unroll
           for (var b = 0u; b < KERNEL; b++) {

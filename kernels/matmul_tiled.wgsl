@@ -60,7 +60,7 @@ fn load_a(origin: u32, row: u32, k: u32, end: u32) -> mat4x4<f32> {
   if (shape.a_access == 1u) {
     // @unroll
     for (var r = 0u; r < 4u; r++) {
-      if (row + r < shape.m && k < end) {
+      if ((row + r < shape.m) & (k < end)) {
         block[r] = a_quads[(origin + (row + r) * shape.a_row + k) / 4u];
       }
     }
@@ -79,9 +79,8 @@ fn load_a(origin: u32, row: u32, k: u32, end: u32) -> mat4x4<f32> {
   for (var j = 0u; j < 4u; j++) {
     // @unroll
     for (var r = 0u; r < 4u; r++) {
-      if (row + r < shape.m && k + j < end) {
-        block[j][r] = a[origin + (row + r) * shape.a_row + (k + j) * shape.a_inner];
-      }
+      let value = a[origin + (row + r) * shape.a_row + (k + j) * shape.a_inner];
+      block[j][r] = select(0.0, value, (row + r < shape.m) & (k + j < end));
     }
   }
   return block;
@@ -93,7 +92,7 @@ fn load_b(origin: u32, column: u32, k: u32, end: u32) -> mat4x4<f32> {
   if (shape.b_access == 1u) {
     // @unroll
     for (var c = 0u; c < 4u; c++) {
-      if (column + c < shape.n && k < end) {
+      if ((column + c < shape.n) & (k < end)) {
         block[c] = b_quads[(origin + (column + c) * shape.b_column + k) / 4u];
       }
     }
@@ -112,9 +111,8 @@ fn load_b(origin: u32, column: u32, k: u32, end: u32) -> mat4x4<f32> {
   for (var j = 0u; j < 4u; j++) {
     // @unroll
     for (var c = 0u; c < 4u; c++) {
-      if (column + c < shape.n && k + j < end) {
-        block[j][c] = b[origin + (column + c) * shape.b_column + (k + j) * shape.b_inner];
-      }
+      let value = b[origin + (column + c) * shape.b_column + (k + j) * shape.b_inner];
+      block[j][c] = select(0.0, value, (column + c < shape.n) & (k + j < end));
     }
   }
   return block;
@@ -199,7 +197,7 @@ fn main(
     // @unroll
     for (var q = 0u; q < QUADS; q++) {
       let column = first_column + (q * THREADS + across) * 4u;
-      if (row < shape.m && column < shape.n) {
+      if ((row < shape.m) & (column < shape.n)) {
         if (shape.out_quads == 1u) {
           out_quads[(start + column) / 4u] = acc[r * QUADS + q];
         } else {

@@ -488,8 +488,8 @@ gpuTest("ops agree with PyTorch", async (gpu) => {
 
 Deno.test("ops name themselves and the shapes that do not fit", () => {
   const [m, v, x, w] = [normal(2, 3), normal(4), normal(1, 3, 4, 4), normal(2, 5, 3, 3)];
-  const [square, qkv, half] = [normal(3, 3, 1, 1), normal(1, 2, 3), (x: Tensor) => g.cast(x, "f16")];
   const b3 = normal(3);
+  const [square, qkv, half] = [normal(3, 3, 1, 1), normal(1, 2, 3), (x: Tensor) => g.cast(x, "f16")];
   const words = g.constant([1, 2, 3, 4], [4], "u32"), bytes = g.constant([1], [4], "u8");
   const refused: [() => unknown, string][] = [
     [() => g.add(m, v), "add cannot broadcast [2, 3] and [4]"],

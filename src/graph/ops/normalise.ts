@@ -81,12 +81,7 @@ export function groupNorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Group
   const each = modulation.every(({ size }) => size === batch * channels);
   expectShapes(each, "groupNorm", `a scale and a shift [${batch}, ${channels}]`, ...modulation);
   const attrs: GroupNormShape = {
-    batch,
-    channels,
-    groups,
-    size: elementCount(rest),
-    eps,
-    silu,
+    ...{ batch, channels, groups, size: elementCount(rest), eps, silu },
     f16: x.dtype === "f16",
   };
   const stats = { shape: [groupNormStats(attrs, modulation.length > 0)], dtype: "f32" } as const;
