@@ -1,7 +1,8 @@
 /** Compiled programs: what runs see, what stays where, what is refused, and what it costs. */
 
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { DeviceLostError, GraphError, LimitError, ShaderError } from "../src/gpu/errors.ts";
+import { AdapterError, DeviceLostError, GraphError, LimitError, ShaderError } from "../src/gpu/errors.ts";
+import { upsampleNearest2x } from "../kernels/resample.ts";
 import { Gpu } from "../src/gpu/gpu.ts";
 import * as g from "../src/graph/mod.ts";
 import { type Program, type ProgramSpec, type Tensor, type Variable, Workspace } from "../src/graph/mod.ts";
@@ -718,4 +719,52 @@ Deno.test({
     }, DeviceLostError);
     await assertRejects(() => g.evaluate(workspace, { y: g.log(g.host("x")) }, { x: 1 }), DeviceLostError);
   },
+});
+
+Deno.test({
+  name: "f16 is refused before there is any buffer where the adapter does not offer it",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    const gpu = await withoutF16(() => Gpu.create());
+    const workspace = new Workspace(gpu);
+    const x = filled(workspace, "x", [1, 2, 3]);
+    const doubled = g.cast(g.affine(g.cast(x.tensor, "f16"), 2, 0), "f32"), bytes = gpu.allocatedBytes;
+    const message = `stores f16, but the adapter ${gpu.adapter.name} does not offer shader-f16.`;
+    await assertRejects(
+      () => workspace.compile({ label: "double", outputs: { doubled } }),
+      AdapterError,
+      `Program double ${message}`,
+    );
+    assertEquals(gpu.allocatedBytes, bytes);
+    const dispatch = upsampleNearest2x({ x: "x", y: "y" }, { planes: 1, height: 1, width: 1, factor: 1, f16: true });
+    await assertRejects(() => gpu.pipeline(dispatch), AdapterError, `Kernel resample.upsample ${message}`);
+    gpu.destroy();
+  },
+});
+
+/** Calls `f` while no adapter offers f16. */
+async function withoutF16<T>(f: () => Promise<T>): Promise<T> {
+  const { gpu } = navigator, request = gpu.requestAdapter;
+  gpu.requestAdapter = async (options) => {
+    const adapter = await request.call(gpu, options);
+    const features = new Set([...adapter!.features].filter((feature) => feature !== "shader-f16"));
+    return Object.defineProperty(adapter!, "features", { value: features });
+  };
+  try {
+    return await f();
+  } finally {
+    gpu.requestAdapter = request;
+  }
+}
+
+programTest("what enters and leaves a program is not f16", async (workspace) => {
+  const x = filled(workspace, "x", [1, 2, 3]), half = g.cast(x.tensor, "f16");
+  for (
+    const [spec, message] of [
+      [{ outputs: { y: half } }, "the output y is f16; cast it to f32"],
+      [{ metrics: { y: half } }, "the metric y is not f32"],
+      [{ updates: [[x, half]] }, "the new value of x does not have its shape or type"],
+    ] as const
+  ) await assertRejects(() => workspace.compile({ label: "test", ...spec }), GraphError, message);
 });

@@ -263,7 +263,7 @@ function placeUpdates(
     }
     written.push(variable.storage);
     if (tensor.size !== variable.tensor.size || tensor.dtype !== variable.tensor.dtype) {
-      throw new GraphError(`Program ${label}: the new value of ${variable.name} does not have its shape.`);
+      throw new GraphError(`Program ${label}: the new value of ${variable.name} does not have its shape or type.`);
     }
     const root = storageRoot(tensor);
     const step = writtenAt.get(root);

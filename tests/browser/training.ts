@@ -6,9 +6,9 @@ import { compileTeacherStep, type ImageSource, imageValues, randomValues } from 
 import { compileCriticStep, compileGeneratorStep } from "../../src/distill/step.ts";
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import { Workspace } from "../../src/graph/mod.ts";
-import { Classifier, UNet, type UNetConfig } from "../../src/nn/unet.ts";
+import { Classifier, type Precision, UNet, type UNetConfig } from "../../src/nn/unet.ts";
 import { type AdamSettings, Optimizer } from "../../src/optim/adam.ts";
-import { initialWeights, Trainable, type WeightArrays, Weights } from "../../src/optim/weights.ts";
+import { f16LossScale, initialWeights, Trainable, type WeightArrays, Weights } from "../../src/optim/weights.ts";
 import { PRESETS } from "../../src/train/config.ts";
 
 const { modelChannels, teacher: TEACHER, distill: DISTILL } = PRESETS["digits-tiny"];
@@ -25,12 +25,12 @@ export interface Trace {
 }
 
 /** Trains a teacher, then distils it: {@linkcode STEPS} steps of each, at the full learning rate. */
-export async function train(gpu: Gpu): Promise<Trace> {
+export async function train(gpu: Gpu, precision: Precision = "f32"): Promise<Trace> {
   const workspace = new Workspace(gpu);
   const images = await upload(workspace);
   const trace: Trace = { metrics: new Map(), moved: new Map() };
-  const teacher = await trainTeacher(workspace, images, trace);
-  await distil(workspace, images, teacher, trace);
+  const teacher = await trainTeacher(workspace, images, trace, precision);
+  await distil(workspace, images, teacher, trace, precision);
   workspace.destroy();
   return trace;
 }
@@ -44,9 +44,14 @@ async function upload(workspace: Workspace): Promise<ImageSource> {
   return { data, ...bytesToData(digits) };
 }
 
-async function trainTeacher(workspace: Workspace, images: ImageSource, trace: Trace): Promise<WeightArrays> {
+async function trainTeacher(
+  workspace: Workspace,
+  images: ImageSource,
+  trace: Trace,
+  precision: Precision,
+): Promise<WeightArrays> {
   const { batch, learningRate } = TEACHER;
-  const teacher = new Trainable(workspace, "teacher", new UNet(NETWORK));
+  const teacher = new Trainable(workspace, "teacher", new UNet(NETWORK, { precision }), 1, lossScale(precision, batch));
   teacher.start(initialWeights(teacher.network.parameters, SEED));
   const before = await readAll([teacher]);
   const gradient = await compileTeacherStep(teacher, images, TEACHER);
@@ -60,12 +65,24 @@ async function trainTeacher(workspace: Workspace, images: ImageSource, trace: Tr
   return await teacher.ema.read();
 }
 
-async function distil(workspace: Workspace, images: ImageSource, start: WeightArrays, trace: Trace): Promise<void> {
+function lossScale(precision: Precision, images: number): number {
+  return precision === "f16" ? f16LossScale(images) : 1;
+}
+
+async function distil(
+  workspace: Workspace,
+  images: ImageSource,
+  start: WeightArrays,
+  trace: Trace,
+  precision: Precision,
+): Promise<void> {
   const { batch, h: kind, generatorLr, fakeLr, classifierLr } = DISTILL;
-  const generator = new Trainable(workspace, "generator", new UNet(NETWORK));
-  const fakeScore = new Trainable(workspace, "fakeScore", new UNet(NETWORK));
-  const classifier = new Trainable(workspace, "classifier", new Classifier(NETWORK));
-  const teacher = new Weights(workspace, "frozen", new UNet(NETWORK));
+  const trainable = (name: string, network: UNet | Classifier) =>
+    new Trainable(workspace, name, network, 1, lossScale(precision, batch));
+  const generator = trainable("generator", new UNet(NETWORK, { precision }));
+  const fakeScore = trainable("fakeScore", new UNet(NETWORK, { precision }));
+  const classifier = trainable("classifier", new Classifier(NETWORK, { precision }));
+  const teacher = new Weights(workspace, "frozen", new UNet(NETWORK, { precision }));
   for (const network of [generator, fakeScore]) network.start(start);
   classifier.start(initialWeights(classifier.network.parameters, SEED));
   teacher.write(start);
