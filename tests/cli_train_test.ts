@@ -5,6 +5,7 @@ import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/
 import { decodeTrace } from "../src/io/trace.ts";
 import { decodeNpz } from "../src/io/npz.ts";
 import { command, dibregman, dibregmanBounded, memoryCanBeBounded } from "./command.ts";
+import { getGpu } from "./gpu.ts";
 
 const RUN = ["train", "--preset", "digits-tiny", "--eval-samples", "80"];
 
@@ -184,6 +185,29 @@ Deno.test("train: --checkpoint-blocks gives the same bytes, --microbatch the sam
 });
 
 Deno.test({
+  name: "train: --precision f16 goes like f32 in half the memory, the same bytes resumed or with checkpoints",
+  ignore: !(await getGpu()).hasF16,
+  fn: async () => {
+    const [whole, halves] = [`${root}/whole`, `${root}/halves`];
+    const expected = await shortRun(whole), got = await shortRun(halves, "--precision", "f16");
+    assertEquals(JSON.parse(await Deno.readTextFile(`${halves}/config.json`)).precision, "f16");
+    assertEquals(got.planned.length, 3);
+    assert(
+      got.planned.every((mb, i) => mb < 0.6 * expected.planned[i]!),
+      `${got.planned} MB instead of ${expected.planned} MB`,
+    );
+    for (const name of ["loss", "fake", "classifier"]) {
+      const [value, other] = [expected, got].map(({ metrics }) => metrics.findLast((line) => name in line)![name]!);
+      assert(other !== value && Math.abs(other! - value!) < 1e-2 * value!, `${name}: ${other} instead of ${value}`);
+    }
+    const killed = `${root}/killed-halves`;
+    const options = ["--precision", "f16", "--checkpoint-blocks", "--out", killed];
+    await killAndResume(killed, [...SHORT, ...options], /distill 10\/12: /);
+    await sameModels(killed, halves);
+  },
+});
+
+Deno.test({
   name: "train: what does not fit the memory is refused before anything is trained, with what helps",
   ignore: !await memoryCanBeBounded(),
   fn: async () => {
@@ -306,7 +330,7 @@ Deno.test("train: wrong arguments", async () => {
     [["--distill-steps", "-5"], /--distill-steps.*-5/],
     [["--batch", "many"], /--batch.*many/],
     [["--generator-lr", "0"], /--generator-lr.*0/],
-    [["--precision", "f16"], /--precision.*f16.*f32/],
+    [["--precision", "bf16"], /--precision.*bf16.*f32, f16/],
     [["--ratio-min", "5", "--ratio-max", "2"], /--ratio-min \(5\)/],
     [["--microbatch", "0"], /--microbatch.*0/],
     [["--microbatch", "7"], /--microbatch 7 does not divide the teacher's batch of 128 images/],

@@ -1,8 +1,9 @@
 /** Graphs, networks and trainings whose activations are stored as f16, beside those in f32. */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { addNoise, denoise, denoisingLoss } from "../src/diffusion/edm.ts";
 import { classifierLoss, classify } from "../src/distill/step.ts";
+import { GraphError } from "../src/gpu/errors.ts";
 import type { Gpu } from "../src/gpu/gpu.ts";
 import * as g from "../src/graph/mod.ts";
 import { type Tensor, Workspace } from "../src/graph/mod.ts";
@@ -165,4 +166,17 @@ f16Test("f16: steps of a teacher and of its distillation go as in f32", async (g
     const tolerance = name === "generator.gradNorm" ? 0.1 : 1e-3;
     assert(error > 0 && error < tolerance, `${name}: relative error ${error}`);
   }
+});
+
+f16Test("what enters and leaves a program is not f16", async (gpu) => {
+  const workspace = new Workspace(gpu);
+  const x = workspace.variable("x", [3]), y = half(x.tensor);
+  for (
+    const [spec, message] of [
+      [{ outputs: { y } }, "the output y is f16; cast it to f32"],
+      [{ metrics: { y } }, "the metric y is not f32"],
+      [{ updates: [[x, y]] }, "the new value of x does not have its shape or type"],
+    ] as const
+  ) await assertRejects(() => workspace.compile({ label: "test", ...spec }), GraphError, message);
+  workspace.destroy();
 });
