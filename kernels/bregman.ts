@@ -96,11 +96,12 @@ export function bregmanGradient<B>(
   s: BregmanGradientShape,
 ): Dispatch<B> {
   const elements = s.batch * s.perSample;
+  const VECTOR = s.perSample % 4 === 0 ? 4 : 1;
   return {
     label: "bregman.gradient",
-    source: gradientSource,
-    constants: { NORMALISER: Number(s.normaliser) },
-    uniforms: [s.batch, s.perSample, new F32(s.epsilon), new F32(s.scale)],
+    source: VECTOR === 4 ? gradientSource : gradientSource.replace("alias Element = vec4<f32>;", "alias Element = f32;"),
+    constants: { NORMALISER: Number(s.normaliser), VECTOR },
+    uniforms: [s.batch, s.perSample / VECTOR, new F32(s.epsilon), new F32(s.scale)],
     reads: [b.weights, b.x, b.fake, b.teacher],
     writes: [b.g],
     workgroups: spread(s.batch),

@@ -104,6 +104,7 @@ const GRADIENTS: BregmanGradientShape[] = [
   { batch: 1, perSample: 1, normaliser: true, epsilon: 1e-2, scale: 1 },
   { batch: 67, perSample: 64, normaliser: true, epsilon: 1e-5, scale: 0.5 },
   { batch: 3, perSample: 1001, normaliser: true, epsilon: 1e-5, scale: -2 },
+  { batch: 2, perSample: 1500, normaliser: true, epsilon: 1e-5, scale: 2 },
   { batch: 5, perSample: 67, normaliser: false, epsilon: 1e-5, scale: 3 },
 ];
 
