@@ -99,7 +99,9 @@ export function bregmanGradient<B>(
   const VECTOR = s.perSample % 4 === 0 ? 4 : 1;
   return {
     label: "bregman.gradient",
-    source: VECTOR === 4 ? gradientSource : gradientSource.replace("alias Element = vec4<f32>;", "alias Element = f32;"),
+    source: VECTOR === 4
+      ? gradientSource
+      : gradientSource.replace("alias Element = vec4<f32>;", "alias Element = f32;"),
     constants: { NORMALISER: Number(s.normaliser), VECTOR },
     uniforms: [s.batch, s.perSample / VECTOR, new F32(s.epsilon), new F32(s.scale)],
     reads: [b.weights, b.x, b.fake, b.teacher],

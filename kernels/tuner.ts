@@ -7,6 +7,14 @@ import { prepare } from "../src/gpu/run.ts";
 import { pack, packedLayout, packTable } from "./conv2d_pack.ts";
 import { type Standalone, standaloneVariant } from "./standalone.ts";
 
+/** What is known of a buffer that a kernel reads or writes. */
+export interface Operand {
+  /** Size in bytes. */
+  readonly bytes: number;
+  /** Type of its elements, "f16" or one of 32 bits. */
+  readonly dtype: string;
+}
+
 /** One shape of a family, as programs use it. */
 export interface UsedShape {
   /** Name of the family. */
@@ -19,8 +27,8 @@ export interface UsedShape {
   readonly preferred: string;
   /** All that can compute it. */
   readonly variants: readonly string[];
-  /** Bytes of its operands by name. */
-  readonly buffers: Readonly<Record<string, number>>;
+  /** Its operands by name. */
+  readonly operands: Readonly<Record<string, Operand>>;
   /** The dispatches of a variant, on the operands' names. */
   lower(variant: string): Standalone;
 }
@@ -32,8 +40,8 @@ export type VariantTimes = ReadonlyMap<string, number>;
 export class ShapeRecorder extends KernelChoices {
   readonly #used = new Map<string, Map<string, { shape: UsedShape; uses: number }>>();
 
-  /** `bytesOf` tells the size of a buffer as the programs name it. */
-  constructor(adapter: AdapterKind, private readonly bytesOf: (buffer: unknown) => number) {
+  /** `describe` tells of a buffer as the programs name it. */
+  constructor(adapter: AdapterKind, private readonly describe: (buffer: unknown) => Operand) {
     super(adapter);
   }
 
@@ -59,13 +67,17 @@ export class ShapeRecorder extends KernelChoices {
     b: Readonly<Record<string, unknown>>,
   ): UsedShape {
     const names = Object.fromEntries(Object.keys(b).map((name) => [name, name])) as Buffers<string, K, O>;
+    const operands = Object.entries(b).map(([name, buffer]) => {
+      const { bytes, dtype } = this.describe(buffer);
+      return [name, { bytes, dtype }];
+    });
     return {
       family: family.name,
       key,
       uses: 0,
       preferred: family.preferred(s, this.adapter),
       variants: Object.keys(family.variants).filter((name) => family.variants[name]!.fits(s)),
-      buffers: Object.fromEntries(Object.entries(b).map(([name, buffer]) => [name, this.bytesOf(buffer)])),
+      operands: Object.fromEntries(operands),
       lower: (variant) => standaloneVariant(family.variants[variant]!, names, s),
     };
   }
@@ -161,8 +173,8 @@ class Preparation {
   constructor(gpu: Gpu, shape: UsedShape) {
     this.#gpu = gpu;
     this.#shape = shape;
-    const operands = Object.entries(shape.buffers);
-    this.#operands = new Map(operands.map(([name, bytes]) => [name, this.#filled(name, pseudoRandom(bytes / 4))]));
+    const operands = Object.entries(shape.operands);
+    this.#operands = new Map(operands.map(([name, operand]) => [name, this.#filled(name, pseudoRandom(operand))]));
   }
 
   /** What is to be timed of every variant: its own dispatches, and the packings it needs, which variants may share. */
@@ -219,7 +231,7 @@ class Preparation {
     return buffer;
   }
 
-  #filled(name: string, data: Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>): GPUBuffer {
+  #filled(name: string, data: ArrayBufferView<ArrayBuffer>): GPUBuffer {
     const buffer = this.#buffer(name, data.byteLength);
     this.#gpu.device.queue.writeBuffer(buffer, 0, data);
     return buffer;
@@ -227,8 +239,10 @@ class Preparation {
 }
 
 /** Values in ±0.5. */
-function pseudoRandom(length: number): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length }, (_, i) => ((i * 7919) % 1009) / 1009 - 0.5);
+function pseudoRandom({ bytes, dtype }: Operand): Float16Array<ArrayBuffer> | Float32Array<ArrayBuffer> {
+  const data = dtype === "f16" ? new Float16Array(bytes / 2) : new Float32Array(bytes / 4);
+  for (let i = 0; i < data.length; i++) data[i] = ((i * 7919) % 1009) / 1009 - 0.5;
+  return data;
 }
 
 /** Takes one sample of each task, one after another. */

@@ -48,7 +48,7 @@ const OLD = { conv2d: { [SHAPE]: "general" } };
 async function generalTable(): Promise<Tuning> {
   const gpu = await getGpu();
   const { choices } = gpu;
-  const recorder = new ShapeRecorder(choices.adapter, (tensor) => (tensor as Tensor).bytes);
+  const recorder = new ShapeRecorder(choices.adapter, (tensor) => tensor as Tensor);
   const preset = PRESETS["digits-tiny"], batch = 4;
   gpu.choices = recorder;
   await compileAll(gpu, {

@@ -1,6 +1,7 @@
 /** Graphs, networks and trainings whose activations are stored as f16, beside those in f32. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { measureVariants, ShapeRecorder } from "../kernels/tuner.ts";
 import { addNoise, denoise, denoisingLoss } from "../src/diffusion/edm.ts";
 import { classifierLoss, classify } from "../src/distill/step.ts";
 import { GraphError } from "../src/gpu/errors.ts";
@@ -179,4 +180,30 @@ f16Test("what enters and leaves a program is not f16", async (gpu) => {
     ] as const
   ) await assertRejects(() => workspace.compile({ label: "test", ...spec }), GraphError, message);
   workspace.destroy();
+});
+
+f16Test("tuning: shapes of f16 are told from those of f32, and their variants are timed", async (gpu) => {
+  const recorder = new ShapeRecorder(gpu.choices.adapter, (tensor) => tensor as Tensor);
+  const { choices } = gpu;
+  const workspace = new Workspace(gpu);
+  const x = workspace.variable("x", [2, 4, 8, 8]), w = workspace.variable("w", [8, 4, 3, 3]);
+  const halves = g.cast(x.tensor, "f16");
+  gpu.choices = recorder;
+  try {
+    const outputs = { y: g.cast(g.conv2d(halves, w.tensor), "f32"), z: g.conv2d(x.tensor, w.tensor) };
+    await workspace.compile({ label: "test", outputs });
+  } finally {
+    gpu.choices = choices;
+    workspace.destroy();
+  }
+  const f16 = recorder.used.find(({ key }) => key.endsWith(" f16"))!;
+  assertEquals(recorder.used.length, 2);
+  assertEquals(f16.operands, {
+    x: { bytes: 2 * 2 * 4 * 64, dtype: "f16" },
+    w: { bytes: 4 * 8 * 4 * 9, dtype: "f32" },
+    y: { bytes: 2 * 2 * 8 * 64, dtype: "f16" },
+  });
+  const times = await measureVariants(gpu, f16);
+  assertEquals([...times.keys()], f16.variants);
+  for (const [name, ms] of times) assert(ms > 0 && ms < 1000, `${name}: ${ms} ms`);
 });

@@ -182,7 +182,7 @@ async function teacherGradient(gpu: Gpu): Promise<{ program: string[]; gradient:
 gpuTest(
   "a teacher's gradient with no variant as preferred is the same within rounding, and not to the bit",
   async (gpu) => {
-    const recorder = new ShapeRecorder(gpu.choices.adapter, (tensor) => (tensor as Tensor).bytes);
+    const recorder = new ShapeRecorder(gpu.choices.adapter, (tensor) => tensor as Tensor);
     const untuned = await withChoices(gpu, recorder, () => teacherGradient(gpu));
     const { used } = recorder;
     for (const { family, variants } of used) {
@@ -219,11 +219,12 @@ function uneven(used: UsedShape): UsedShape {
 }
 
 gpuTest("variants are timed: forty times the work takes longer, and no buffer stays", async (gpu) => {
-  const recorder = new ShapeRecorder(gpu.choices.adapter, (tensor) => (tensor as Tensor).bytes);
+  const recorder = new ShapeRecorder(gpu.choices.adapter, (tensor) => tensor as Tensor);
   await withChoices(gpu, recorder, () => convolutionKernels(gpu));
   const [shape, ...others] = recorder.used;
   assertEquals(others, []);
-  assertEquals(shape!.buffers, { x: 2 * 4 * 64 * 4, w: 8 * 4 * 9 * 4, y: 2 * 8 * 64 * 4 });
+  const f32 = (elements: number) => ({ bytes: 4 * elements, dtype: "f32" });
+  assertEquals(shape!.operands, { x: f32(2 * 4 * 64), w: f32(8 * 4 * 9), y: f32(2 * 8 * 64) });
   const before = gpu.allocatedBytes;
   const real = await measureVariants(gpu, shape!);
   assertEquals([...real.keys()], shape!.variants);

@@ -13,6 +13,7 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { type AdapterIdentity, adapterMismatch, mergeTables, type Tuning, TUNING_VERSION } from "../gpu/tuning.ts";
 import type { Tensor } from "../graph/mod.ts";
 import { loadDigits } from "../data/digits.ts";
+import { type Precision, PRECISIONS } from "../nn/unet.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
 import { expectWritable, onDisk } from "../train/disk.ts";
 import { Progress } from "../train/progress.ts";
@@ -32,6 +33,7 @@ const COMMAND = {
       help: "whose programs to look at (default: digits, or digits-small on a software adapter)",
     },
     { name: "batch", kind: "integer", min: 1, max: 4096, help: "images a step, or a microbatch, in both stages" },
+    { name: "precision", kind: "choice", choices: PRECISIONS, help: "storage of activations (default: f32)" },
     {
       name: "out",
       kind: "string",
@@ -56,7 +58,8 @@ export async function run(args: string[]): Promise<void> {
   const gpu = await openAdapter({ install: !values.noInstall });
   const identity = await identify(gpu);
   const { path, old } = await destination(identity, values.out);
-  const shapes = await usedShapes(gpu, configOf(values.preset ?? defaultPreset(gpu.adapter.software), values.batch));
+  const config = configOf(values.preset ?? defaultPreset(gpu.adapter.software), values.precision, values.batch);
+  const shapes = await usedShapes(gpu, config);
   const tuned = await measureAll(gpu, shapes.filter(({ variants }) => variants.length > 1));
   console.log(table(tuned));
   const choices = mergeTables(old, choicesOf(tuned));
@@ -82,14 +85,14 @@ async function destination(own: AdapterIdentity, out?: string): Promise<{ path: 
   return { path, old: tuning && !adapterMismatch(tuning, own) ? tuning.choices : {} };
 }
 
-/** The preset with another batch size. */
-function configOf(name: PresetName, batch?: number): RunConfig {
+/** The preset with another precision and batch size. */
+function configOf(name: PresetName, precision: Precision = "f32", batch?: number): RunConfig {
   const preset = PRESETS[name];
   return {
     ...preset,
     preset: name,
     seed: 0,
-    precision: "f32",
+    precision,
     checkpointBlocks: false,
     teacher: { ...preset.teacher, batch: batch ?? preset.teacher.batch },
     distill: { ...preset.distill, batch: batch ?? preset.distill.batch },
@@ -98,7 +101,7 @@ function configOf(name: PresetName, batch?: number): RunConfig {
 
 /** Every shape that a run's programs compute. */
 async function usedShapes(gpu: Gpu, config: RunConfig): Promise<UsedShape[]> {
-  const recorder = new ShapeRecorder(gpu.choices.adapter, (buffer) => (buffer as Tensor).bytes);
+  const recorder = new ShapeRecorder(gpu.choices.adapter, (buffer) => buffer as Tensor);
   gpu.choices = recorder;
   await compileAll(gpu, config, await loadDigits());
   return recorder.used;
