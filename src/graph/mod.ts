@@ -11,6 +11,7 @@ export * from "./ops/resample.ts";
 export * from "./ops/embedding.ts";
 export * from "./ops/random.ts";
 export * from "./ops/image.ts";
+export * from "./ops/augment.ts";
 export * from "./ops/adam.ts";
 export * from "./ops/accumulate.ts";
 export * from "./ops/bregman.ts";
