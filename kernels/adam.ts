@@ -15,6 +15,8 @@ export interface AdamShape {
   readonly epsilon: number;
   /** Decoupled weight decay: parameters shrink by lr * weightDecay a step. */
   readonly weightDecay: number;
+  /** True: NaN in the gradient, after control's factor, counts as 0 and +-infinity as +-1e5. */
+  readonly sanitise?: boolean;
 }
 
 /** Buffers of a step, all f32. */
@@ -41,7 +43,8 @@ export function adamEma<B>(b: AdamBuffers<B>, s: AdamShape): Dispatch<B> {
   const floats = [s.beta1, 1 - s.beta1, s.beta2, 1 - s.beta2, s.epsilon, s.weightDecay];
   return {
     label: "adam",
-    source: lanes === 4 ? source : source.replaceAll("vec4<f32>", "f32"),
+    source: lanes === 4 ? source : source.replaceAll(/vec4<([fu]32)>/g, "$1"),
+    constants: { SANITISE: Number(s.sanitise ?? false) },
     uniforms: [s.count / lanes, ...floats.map((value) => new F32(value))],
     reads: [b.grad, b.hyper, b.control],
     writes: [b.p, b.m, b.v, b.ema],

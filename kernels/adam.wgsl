@@ -9,6 +9,7 @@
 // Bindings: 0 shape, 1 grad (read), 2 hyper [4] (read): lr, 1 - beta1^t, 1 - beta2^t, ema_beta; 3 control [2] (read):
 // scale, finite; 4 p, 5 m, 6 v, 7 ema (all read and written).
 // Element type: vec4<f32> where the vectors' length is a multiple of four; else the descriptor writes f32 in its place.
+// Constants: SANITISE (see below).
 // Dispatch: ceil(count / 64) workgroups, one thread per element, linear over x and y.
 // Numerics: f32; 1 - beta is rounded once, on the host.
 
@@ -31,6 +32,16 @@ struct Shape {
 @group(0) @binding(6) var<storage, read_write> v: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> ema: array<vec4<f32>>;
 
+const SANITISE: bool = false;
+
+// NaN as 0, +-infinity as +-1e5 (EDM's training). By their bits: compilers may take for granted that there are none.
+fn sanitised(g: vec4<f32>) -> vec4<f32> {
+  let magnitude = bitcast<vec4<u32>>(g) & vec4<u32>(0x7fffffffu);
+  let infinite = magnitude == vec4<u32>(0x7f800000u);
+  let bounded = select(g, select(vec4<f32>(1e5), vec4<f32>(-1e5), bitcast<vec4<u32>>(g) != magnitude), infinite);
+  return select(bounded, vec4<f32>(0.0), magnitude > vec4<u32>(0x7f800000u));
+}
+
 @compute @workgroup_size(64)
 fn main(
   @builtin(workgroup_id) wid: vec3<u32>,
@@ -40,7 +51,8 @@ fn main(
   let t = (wid.x + wid.y * num.x) * 64u + thread;
   if (t >= shape.count || control[1] == 0.0) { return; }
   let lr = hyper[0];
-  let g = control[0] * grad[t];
+  var g = control[0] * grad[t];
+  if (SANITISE) { g = sanitised(g); }
   let m1 = shape.beta1 * m[t] + shape.one_minus_beta1 * g;
   let v1 = shape.beta2 * v[t] + shape.one_minus_beta2 * (g * g);
   let denominator = sqrt(v1) / sqrt(hyper[2]) + shape.epsilon;

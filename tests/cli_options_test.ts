@@ -1,7 +1,8 @@
 /** Tests of src/cli/options.ts and src/train/progress.ts. */
 
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { type Command, HelpRequest, helpText, parseOptions, suggestion } from "../src/cli/options.ts";
+import { type Command, HelpRequest, helpText, parseOptions } from "../src/cli/options.ts";
+import { suggestion } from "../src/train/words.ts";
 import { duration, Progress } from "../src/train/progress.ts";
 import { UsageError } from "../src/gpu/errors.ts";
 

@@ -335,6 +335,16 @@ Deno.test("train: wrong arguments", async () => {
     [["--microbatch", "0"], /--microbatch.*0/],
     [["--microbatch", "7"], /--microbatch 7 does not divide the teacher's batch of 128 images/],
     [["--preset", "digits", "--microbatch", "128"], /--microbatch 128 does not divide the distillation's batch of 64/],
+    [["--teacher-steps", "5", "--teacher-images", "9"], /--teacher-images and --teacher-steps say the same/],
+    [["--set", "teacher.batch"], /--set teacher\.batch should be a setting's name/],
+    [["--set", "teacher.bach=4"], /no setting "teacher\.bach"\. Did you mean "teacher\.batch"\?/],
+    [
+      ["--set", "teacher.batch=4", "--set", "teacher.betas=[1,0]"],
+      /"teacher\.betas" should be a list of 2, each a number/,
+    ],
+    [["--set", "distill.h=kl", "--set", "distill.ratioMin=11"], /--ratio-min \(11\)/],
+    [["--set", "preset=digits"], /The preset is chosen by --preset/],
+    [["--resume", "somewhere", "--set", "seed=1"], /--set cannot go with --resume/],
     [["--resume", "somewhere", "--seed", "1"], /--seed cannot go with --resume/],
     [["--resume", "somewhere", "--checkpoint-blocks"], /--checkpoint-blocks cannot go with --resume/],
   ];
@@ -372,10 +382,17 @@ Deno.test("train --resume: settings that are damaged are named", async () => {
   const cases: [string, RegExp][] = [
     ["{", /config\.json should be JSON/],
     [JSON.stringify({ ...good, preset: "faces" }), /"preset" should be one of/],
-    [JSON.stringify({ ...good, teacher: { ...good.teacher, batch: "64" } }), /"teacher\.batch" should be a number/],
+    [
+      JSON.stringify({ ...good, teacher: { ...good.teacher, batch: "64" } }),
+      /"teacher\.batch" should be a whole number, at least 1/,
+    ],
     [JSON.stringify({ ...good, distill: { ...good.distill, h: "x" } }), /"distill\.h" should be one of/],
     [JSON.stringify({ ...good, checkpointBlocks: undefined }), /"checkpointBlocks" should be a boolean/],
-    [JSON.stringify({ ...good, microbatch: "8" }), /"microbatch" should be a number/],
+    [JSON.stringify({ ...good, microbatch: "8" }), /"microbatch" should be a whole number/],
+    [JSON.stringify({ ...good, microbatch: 7 }), /7 does not divide the teacher's batch/],
+    [JSON.stringify({ ...good, seeds: 7 }), /no setting "seeds"\. Did you mean "seed"\?/],
+    [JSON.stringify({ ...good, teacher: { ...good.teacher, betas: [0.9] } }), /"teacher\.betas" should be a list of 2/],
+    [JSON.stringify({ ...good, teacherFile: { path: "x" } }), /"teacherFile\.sha256" should be a text/],
     [JSON.stringify({ ...good, checkpointEvery: undefined }), /"checkpointEvery" should hold settings/],
   ];
   for (const [text, message] of cases) {

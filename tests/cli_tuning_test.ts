@@ -8,7 +8,7 @@ import { cachedTuningPath, cacheFolder, identify, knownChoices } from "../src/cl
 import { loadDigits } from "../src/data/digits.ts";
 import { type AdapterIdentity, encodeTuning, parseTuning, type Tuning } from "../src/gpu/tuning.ts";
 import type { Tensor } from "../src/graph/mod.ts";
-import { PRESETS } from "../src/train/config.ts";
+import { presetConfig } from "../src/train/config.ts";
 import { compileAll } from "../src/train/run.ts";
 import { command, dibregman } from "./command.ts";
 import { getGpu } from "./gpu.ts";
@@ -49,10 +49,10 @@ async function generalTable(): Promise<Tuning> {
   const gpu = await getGpu();
   const { choices } = gpu;
   const recorder = new ShapeRecorder(choices.adapter, (tensor) => tensor as Tensor);
-  const preset = PRESETS["digits-tiny"], batch = 4;
+  const preset = presetConfig("digits-tiny"), batch = 4;
   gpu.choices = recorder;
   await compileAll(gpu, {
-    ...{ ...preset, preset: "digits-tiny", seed: 0, precision: "f32", checkpointBlocks: false },
+    ...preset,
     ...{ teacher: { ...preset.teacher, batch }, distill: { ...preset.distill, batch } },
   }, await loadDigits());
   gpu.choices = choices;
@@ -152,7 +152,10 @@ deviceTest("tune: a file with another adapter's table, or none, is not overwritt
   }
 });
 
-const RUN = ["train", "--preset", "digits-tiny", "--batch", "4", "--teacher-steps", "60", "--distill-steps", "5"];
+const RUN = [
+  ...["train", "--preset", "digits-tiny", "--batch", "4", "--teacher-steps", "60", "--distill-steps", "5"],
+  ...["--set", "checkpointEvery.teacher=160"],
+];
 
 /** Hashes of a run's models. */
 const modelsOf = (folder: string) =>

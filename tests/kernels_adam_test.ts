@@ -19,7 +19,14 @@ interface GpuState {
   ema: Float32Array;
 }
 
-async function step(gpu: Gpu, state: GpuState, grad: Float32Array, hyper: number[], control: number[], s: AdamShape) {
+async function runStep(
+  gpu: Gpu,
+  state: GpuState,
+  grad: Float32Array,
+  hyper: number[],
+  control: number[],
+  s: AdamShape,
+) {
   const { p, m, v, ema } = await runDispatches(gpu, [adamEma(BUFFERS, s)], {
     ...{ grad, ...state },
     ...{ hyper: new Float32Array(hyper), control: new Float32Array(control) },
@@ -47,7 +54,7 @@ for (const s of SETTINGS) {
     for (let t = 1; t <= 5; t++) {
       const grad = randomArray(s.count, 10 + t);
       const hyper = [1e-2, 1 - s.beta1 ** t, 1 - s.beta2 ** t, 0.9];
-      state = await step(gpu, state, grad, hyper, [0.5, 1], s);
+      state = await runStep(gpu, state, grad, hyper, [0.5, 1], s);
       expected = adamReference(expected, grad, hyper, [0.5, 1], s);
     }
     for (const name of ["m", "v"] as const) {
@@ -63,11 +70,24 @@ for (const s of SETTINGS) {
   });
 }
 
+gpuTest("adam: sanitised, NaN counts as 0 and an infinity as 1e5 with its sign", async (gpu) => {
+  for (const count of [64, 7]) {
+    const s: AdamShape = { count, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, sanitise: true };
+    const step = (values: readonly number[]) => {
+      const grad = Float32Array.from({ length: count }, (_, i) => values[i % 5]!);
+      return runStep(gpu, initial(count), grad, [1e-2, 0.1, 0.001, 0.9], [1, 1], s);
+    };
+    const { p, m, v, ema } = await step([NaN, Infinity, -Infinity, 1e10, -2]);
+    assertEquals({ p, m, v, ema }, await step([0, 1e5, -1e5, 1e10, -2]));
+    assert(p.every(Number.isFinite));
+  }
+});
+
 gpuTest("adam: a step that is not finite leaves everything untouched", async (gpu) => {
   for (const s of SETTINGS) {
     const before = initial(s.count);
     const grad = new Float32Array(s.count).fill(NaN);
-    const after = await step(gpu, before, grad, [1e-2, 0.1, 0.001, 0.9], [NaN, 0], s);
+    const after = await runStep(gpu, before, grad, [1e-2, 0.1, 0.001, 0.9], [NaN, 0], s);
     assertEquals(after, before);
   }
 });

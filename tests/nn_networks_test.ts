@@ -1,11 +1,11 @@
 /** Whole networks against PyTorch: forward, loss, gradients, one optimiser step, one distillation gradient. */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { denoise, denoisingLoss } from "../src/diffusion/edm.ts";
 import { classifierLoss, classify, type DistillNetworks, generatorGradient } from "../src/distill/step.ts";
 import { constant, slice, Workspace } from "../src/graph/mod.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
-import { gradientUpdates, Optimizer } from "../src/optim/adam.ts";
+import { averageDecay, gradientUpdates, Optimizer } from "../src/optim/adam.ts";
 import { Trainable, Weights } from "../src/optim/weights.ts";
 import { addNoise } from "../src/diffusion/edm.ts";
 import { readFixture } from "./fixtures.ts";
@@ -68,17 +68,27 @@ gpuTest("Optimizer: one Adam step against PyTorch", async (gpu) => {
   const net = new Trainable(ws, "unet", new UNet(digits(16)));
   net.start(fixture.pick("param."));
   net.grad.write(fixture.pick("grad."));
-  const optimizer = await Optimizer.create(net, { beta1: 0.9, beta2: 0.999, emaDecay: 0.5, clipNorm: 1e9 });
+  const optimizer = await Optimizer.create(net, {
+    ...{ batch: 1, beta1: 0.9, beta2: 0.999, clipNorm: 1e9 },
+    ema: { halfLife: 1, rampRatio: 1 },
+  });
   ws.submit([optimizer.at(0, 1e-3)]);
   const { whole } = compare(await net.values.read(), fixture.pick("adam."));
   assert(whole < 1e-6, `parameters after Adam: ${whole}`);
-  const [before, after, ema] = [fixture.pick("param."), fixture.pick("adam."), await net.ema.read()];
-  // EMA decay of the first step is min(0.5, 1/10).
-  const averaged = new Map(
-    [...before].map(([name, p]) => [name, p.map((v, i) => 0.1 * v + 0.9 * after.get(name)![i]!)]),
-  );
+  // Before the first step no images were seen: the average forgets the initial weights.
+  assertEquals(await net.ema.read(), await net.values.read());
+  ws.submit([optimizer.at(1, 1e-3)]);
+  const [first, second, ema] = [fixture.pick("adam."), await net.values.read(), await net.ema.read()];
+  const averaged = new Map([...first].map(([name, p]) => [name, p.map((v, i) => (v + second.get(name)![i]!) / 2)]));
   assert(compare(ema, averaged).whole < 1e-6);
   ws.destroy();
+});
+
+Deno.test("averageDecay: half of a weight's share after the half-life, of a small one in the beginning", () => {
+  const average = { halfLife: 500_000, rampRatio: 0.05 };
+  assertAlmostEquals(averageDecay(average, 1e9, 1000) ** 500, 0.5, 1e-12);
+  assertAlmostEquals(averageDecay(average, 1_000_000, 1000) ** 50, 0.5, 1e-12);
+  assertEquals(averageDecay(average, 0, 1000), 0);
 });
 
 gpuTest("Classifier: logits, loss and gradients against PyTorch", async (gpu) => {

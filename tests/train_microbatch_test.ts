@@ -60,7 +60,7 @@ async function twoSteps(
 ): Promise<Outcome> {
   const [{ workspace, runsAStep }] = networks;
   const accumulator = await Accumulator.create(networks);
-  const settings = { beta1: 0.9, beta2: 0.999, emaDecay: 0.9, clipNorm: 1 };
+  const settings = { batch: 8, beta1: 0.9, beta2: 0.999, ema: { halfLife: 50, rampRatio: 0.1 }, clipNorm: 1 };
   const optimizers = await Promise.all(networks.map((network) => Optimizer.create(network, settings)));
   // What an earlier step left must not matter, be it a NaN.
   if (runsAStep > 1) { for (const { grad } of networks) grad.flat.chunks[0]!.write(filled(grad, NaN)); }

@@ -1,6 +1,6 @@
 /** The UNet's training step once more, in jax-js: same parameters by name, same loss, same optimiser. */
 
-import type { AdamSettings } from "../../src/optim/adam.ts";
+import { type AdamSettings, averageDecay } from "../../src/optim/adam.ts";
 import type { ParameterSpec } from "../../src/nn/layers.ts";
 import type { UNetConfig } from "../../src/nn/unet.ts";
 import { SIGMA_DATA } from "../../src/diffusion/edm.ts";
@@ -20,8 +20,8 @@ export function stepImplementation(
   const batch = inputs["sigma"]!.length, images = [batch, imageChannels, resolution, resolution];
   const start = () => parameters.map(({ name, shape }) => array(weights.get(name)!, shape));
   const zeros = () => parameters.map(({ name, shape }) => array(new Float32Array(weights.get(name)!.length), shape));
-  const { beta1, beta2, emaDecay } = settings;
-  const hyper = [learningRate, 1 - beta1, 1 - beta2, Math.min(emaDecay, 0.1)];
+  const { beta1, beta2, ema } = settings;
+  const hyper = [learningRate, 1 - beta1, 1 - beta2, averageDecay(ema, 0, batch)];
   const half = modelChannels / 2;
   const frequencies = Float32Array.from({ length: half }, (_, i) => 10000 ** (-i / (half - 1)));
   const args = [

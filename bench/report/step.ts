@@ -42,7 +42,7 @@ export function stepCases(): Case[] {
       network,
       batch,
       weights: initialWeights(network.parameters, [1, 2]),
-      settings: { beta1, beta2, emaDecay: teacher.emaDecay, clipNorm: teacher.clipNorm },
+      settings: { batch, beta1, beta2, ema: teacher.ema, clipNorm: teacher.clipNorm },
       learningRate: teacher.learningRate,
     };
     return {

@@ -13,6 +13,11 @@ function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
   return onDisk(path, "read", () => Deno.readFile(path));
 }
 
+/** Reads a text file. */
+export function readText(path: string): Promise<string> {
+  return onDisk(path, "read", () => Deno.readTextFile(path));
+}
+
 /** Reads a model file. */
 export async function readModel(path: string): Promise<{ bytes: Uint8Array<ArrayBuffer>; model: Model }> {
   const bytes = await readFile(path);

@@ -1,7 +1,8 @@
 /** The command line: runs the command that the first argument names. */
 
 import { UsageError } from "../gpu/errors.ts";
-import { HelpRequest, suggestion } from "./options.ts";
+import { HelpRequest } from "./options.ts";
+import { suggestion } from "../train/words.ts";
 import { runProcess } from "./process.ts";
 
 /** The commands, each the file `src/cli/<command>.ts`, with a sentence for the help text. */

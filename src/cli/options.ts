@@ -2,6 +2,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { UsageError } from "../gpu/errors.ts";
+import { suggestion } from "../train/words.ts";
 
 interface Common {
   /** Name without the dashes, words joined by `-`. */
@@ -17,6 +18,13 @@ export interface StringOption extends Common {
   readonly kind: "string";
   readonly default?: string;
   /** Stands for the value in the help text, as in `--out DIR`. */
+  readonly placeholder?: string;
+}
+
+/** An option that may be given several times, each with a text that is not empty. */
+export interface StringsOption extends Common {
+  readonly kind: "strings";
+  /** Stands for the value in the help text. */
   readonly placeholder?: string;
 }
 
@@ -47,7 +55,7 @@ export interface FlagOption extends Common {
 }
 
 /** One line of a command's table. */
-export type Option = StringOption | NumberOption | ChoiceOption | FlagOption;
+export type Option = StringOption | StringsOption | NumberOption | ChoiceOption | FlagOption;
 
 /** What a command accepts and says about itself. */
 export interface Command<Options extends readonly Option[] = readonly Option[]> {
@@ -66,11 +74,13 @@ type CamelCase<Name extends string> = Name extends `${infer Head}-${infer Tail}`
   : Name;
 
 type ValueOf<O extends Option> = O extends FlagOption ? boolean
+  : O extends StringsOption ? readonly string[]
   : O extends NumberOption ? number
   : O extends ChoiceOption<infer Choice> ? Choice
   : string;
 
-type Always<O extends Option> = O extends FlagOption | { default: unknown } | { required: true } ? true : false;
+type Always<O extends Option> = O extends FlagOption | StringsOption | { default: unknown } | { required: true } ? true
+  : false;
 
 /** The values of a table by camel-case name; undefined where an option has no default and was not given. */
 export type Values<Options extends readonly Option[]> = {
@@ -133,19 +143,6 @@ export function helpText(command: Command): string {
   ].join("\n");
 }
 
-/** ` Did you mean "…"?` with the known word closest to `word` after `prefix`, or nothing where none is close. */
-export function suggestion(word: string, known: readonly string[], prefix = ""): string {
-  let best: string | undefined, least = Math.max(2, Math.floor(word.length / 2)) + 1;
-  for (const candidate of known) {
-    const distance = word.length > 2 && candidate.includes(word) ? 1 : editDistance(word, candidate);
-    if (distance < least && distance < candidate.length) {
-      best = candidate;
-      least = distance;
-    }
-  }
-  return best === undefined ? "" : ` Did you mean "${prefix}${best}"?`;
-}
-
 /** The texts given for each option, in the order given: `""` where a value is missing, `true` for a flag. */
 function givenValues(command: Command, args: readonly string[]): Record<string, unknown[] | undefined> {
   const flags = command.options.filter((o) => o.kind === "flag").map((o) => o.name);
@@ -194,6 +191,11 @@ function unknownArgument(command: Command, argument: string): UsageError {
 }
 
 function valueOf(option: Option, given: readonly unknown[] = []): unknown {
+  if (option.kind === "strings") return given.map((text) => oneValue({ ...option, kind: "string" }, [text]));
+  return oneValue(option, given);
+}
+
+function oneValue(option: Exclude<Option, StringsOption>, given: readonly unknown[]): unknown {
   if (given.length > 1) throw new UsageError(`Option --${option.name} was given ${given.length} times; give it once.`);
   if (option.kind === "flag") return given.length === 1;
   const [text] = given as (string | undefined)[];
@@ -223,6 +225,7 @@ function numberValue(option: NumberOption, text: string): number | undefined {
 function expected(option: Exclude<Option, FlagOption>): string {
   switch (option.kind) {
     case "string":
+    case "strings":
       return "a text";
     case "choice":
       return `one of ${option.choices.join(", ")}`;
@@ -243,6 +246,7 @@ function usage(option: Option): string {
     case "flag":
       return `--${option.name}`;
     case "string":
+    case "strings":
       return `--${option.name} ${option.placeholder ?? "TEXT"}`;
     case "choice":
       return `--${option.name} NAME`;
@@ -253,9 +257,10 @@ function usage(option: Option): string {
 
 function remarks(option: Option): string {
   const parts: string[] = [];
-  if (option.kind !== "flag" && option.kind !== "string") parts.push(expected(option));
+  if (option.kind === "strings") parts.push("may be repeated");
+  else if (option.kind !== "flag" && option.kind !== "string") parts.push(expected(option));
   if (option.required) parts.push("required");
-  if (option.kind !== "flag" && option.default !== undefined) parts.push(`default ${option.default}`);
+  if ("default" in option && option.default !== undefined) parts.push(`default ${option.default}`);
   return parts.length ? ` (${parts.join("; ")})` : "";
 }
 
@@ -266,17 +271,4 @@ function camelCase(name: string): string {
 /** `text` in quotes on one line, shortened where it is long. */
 function quoted(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 57)}...` : text);
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }

@@ -1,14 +1,25 @@
 /** `train`: a teacher, a one-step generator distilled from it, and the measurements of both. */
 
 import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
-import { checkLambda } from "../distill/bregman.ts";
 import { PRECISIONS } from "../nn/unet.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
-import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
+import {
+  type Changes,
+  checkTogether,
+  defaultPreset,
+  failFor,
+  parseChanges,
+  presetConfig,
+  type PresetName,
+  PRESETS,
+  type RunConfig,
+  withSettings,
+} from "../train/config.ts";
+import { type Fail, settingAt } from "../train/settings.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
 import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
-import { fileSource, readImages, readModel, rereadFile } from "./files.ts";
+import { fileSource, readImages, readModel, readText, rereadFile } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 import { TUNING } from "./tuning.ts";
@@ -31,6 +42,18 @@ const COMMAND = {
       kind: "string",
       placeholder: "FILE",
       help: "UCI text file of 8x8 digits instead of the embedded ones",
+    },
+    {
+      name: "config",
+      kind: "string",
+      placeholder: "FILE",
+      help: "JSON with settings to change, nested as in a run's config.json",
+    },
+    {
+      name: "set",
+      kind: "strings",
+      placeholder: "NAME=VALUE",
+      help: "change any setting of config.json, as in --set teacher.ema.halfLife=5e5",
     },
     { name: "out", kind: "string", placeholder: "DIR", help: "folder of the run (default: runs/<preset>-<time>)" },
     {
@@ -55,8 +78,10 @@ const COMMAND = {
     { name: "h", kind: "choice", choices: BREGMAN_KINDS, help: "convex function of the Bregman divergence" },
     { name: "lambda", kind: "number", help: "parameter of the families sba and basu" },
     { name: "teacher", kind: "string", placeholder: "FILE", help: "a trained teacher: skips its training" },
-    { name: "teacher-steps", kind: "integer", min: 1, help: "updates of the teacher" },
-    { name: "distill-steps", kind: "integer", min: 1, help: "updates of the generator" },
+    { name: "teacher-images", kind: "integer", min: 1, help: "images the teacher is trained on" },
+    { name: "teacher-steps", kind: "integer", min: 1, help: "the same in updates" },
+    { name: "distill-images", kind: "integer", min: 1, help: "images of the generator's updates" },
+    { name: "distill-steps", kind: "integer", min: 1, help: "the same in updates" },
     {
       name: "precision",
       kind: "choice",
@@ -97,36 +122,48 @@ export async function run(args: string[]): Promise<void> {
 function checkValues(values: TrainValues): void {
   if (values.resume !== undefined) {
     const free = ["resume", "noInstall", "profile"];
-    const given = Object.entries(values).find(([name, value]) =>
-      value !== undefined && value !== false && !free.includes(name)
+    const other = Object.entries(values).find(([name, value]) =>
+      value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0) && !free.includes(name)
     );
-    if (given) {
-      const name = given[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    if (other) {
+      const name = other[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
       throw new UsageError(`--${name} cannot go with --resume: a run keeps the settings in its config.json.`);
     }
   }
   if (values.lambda !== undefined && values.h !== "sba" && values.h !== "basu") {
     throw new UsageError(`--lambda goes with --h sba or --h basu only.`);
   }
-  if (values.teacher !== undefined && (values.teacherSteps !== undefined || values.teacherLr !== undefined)) {
-    throw new UsageError("--teacher skips the teacher's training; --teacher-steps and --teacher-lr cannot go with it.");
+  for (const stage of ["teacher", "distill"] as const) {
+    if (values[`${stage}Images`] !== undefined && values[`${stage}Steps`] !== undefined) {
+      throw new UsageError(`--${stage}-images and --${stage}-steps say the same; give one of them.`);
+    }
+  }
+  if (values.teacher !== undefined && [values.teacherImages, values.teacherSteps, values.teacherLr].some(isGiven)) {
+    throw new UsageError(
+      "--teacher skips the teacher's training; --teacher-images, --teacher-steps and --teacher-lr cannot go with it.",
+    );
   }
 }
+
+const isGiven = (value: unknown) => value !== undefined;
 
 async function begin(values: TrainValues): Promise<Summary> {
   const { data, source } = await readImages(values.data);
   const given = values.teacher === undefined ? undefined : await readModel(values.teacher);
   if (given) expectModel(given.model.info, "teacher", data, values.teacher!);
-  makeConfig(values, values.preset ?? "digits"); // to report what is wrong with it before any adapter is sought
-  if (values.out !== undefined) await RunFolder.expectFree(values.out);
-  const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
-  if (values.profile) expectTimestamps(gpu);
-  const preset = values.preset ?? defaultPreset(gpu.adapter.software);
-  const config: RunConfig = {
-    ...makeConfig(values, preset),
+  const files = {
     ...source && { data: source },
     ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
   };
+  const changes = values.config === undefined ? {} : parseChanges(await readText(values.config), values.config);
+  const named = values.preset ?? changes.preset;
+  const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
+  configOf(named ?? "digits"); // to report what is wrong with it before any adapter is sought
+  if (values.out !== undefined) await RunFolder.expectFree(values.out);
+  const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
+  if (values.profile) expectTimestamps(gpu);
+  const preset = named ?? defaultPreset(gpu.adapter.software);
+  const config = configOf(preset);
   const path = values.out ?? `runs/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
   await expectFits(gpu, config, data, given?.model.info);
   const folder = await RunFolder.create(path, config, gpu.tuning);
@@ -153,59 +190,58 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
 
-/** The preset with the user's changes. */
-function makeConfig(values: TrainValues, preset: PresetName): RunConfig {
-  const base = PRESETS[preset];
-  const { teacher, distill } = base;
-  const h = values.h ?? distill.h;
-  const lambda = values.lambda ?? distill.lambda;
-  checkLambda(h, lambda);
-  const ratioMin = values.ratioMin ?? distill.ratioMin, ratioMax = values.ratioMax ?? distill.ratioMax;
-  if (ratioMin >= ratioMax) {
-    throw new UsageError(`--ratio-min (${ratioMin}) should be less than --ratio-max (${ratioMax}).`);
-  }
-  const batches = {
-    ...values.teacher === undefined && { teacher: values.batch ?? teacher.batch },
-    distillation: values.batch ?? distill.batch,
+/** The preset with the user's changes: those of the file, then the options', then the single settings'. */
+function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, teacherGiven: boolean): RunConfig {
+  const refuse: Fail = (message) => {
+    throw new UsageError(`Of the settings given, ${message}${message.endsWith("?") ? "" : "."}`);
   };
-  for (const [stage, batch] of Object.entries(batches)) {
-    if (values.microbatch !== undefined && batch % values.microbatch !== 0) {
-      throw new UsageError(
-        `--microbatch ${values.microbatch} does not divide the ${stage}'s batch of ${batch} images.`,
-      );
-    }
+  let config = withSettings(presetConfig(preset), { ...fromFile, preset }, failFor(values.config ?? ""));
+  config = withSettings(config, changesOf(values, config), refuse);
+  for (const setting of values.set) {
+    const [, name, text] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
+    if (name === "preset") throw new UsageError("The preset is chosen by --preset, or by a --config file.");
+    if (name === undefined) throw new UsageError(`--set ${setting} should be a setting's name, "=" and its value.`);
+    config = withSettings(config, settingAt(name, text!), refuse);
   }
-  return {
-    preset,
-    seed: values.seed ?? 0,
-    precision: values.precision ?? "f32",
-    modelChannels: base.modelChannels,
-    ...values.microbatch !== undefined && { microbatch: values.microbatch },
-    checkpointBlocks: values.checkpointBlocks,
-    teacher: {
-      ...teacher,
-      steps: values.teacherSteps ?? teacher.steps,
-      batch: values.batch ?? teacher.batch,
-      learningRate: values.teacherLr ?? teacher.learningRate,
-    },
-    distill: {
-      ...distill,
-      h,
-      lambda,
-      steps: values.distillSteps ?? distill.steps,
-      batch: values.batch ?? distill.batch,
-      generatorLr: values.generatorLr ?? distill.generatorLr,
-      fakeLr: values.fakeLr ?? distill.fakeLr,
-      classifierLr: values.classifierLr ?? distill.classifierLr,
-      criticUpdates: values.criticUpdates ?? distill.criticUpdates,
-      warmupSteps: values.warmup ?? distill.warmupSteps,
-      logitClamp: values.logitClamp ?? distill.logitClamp,
-      ratioMin,
-      ratioMax,
-    },
-    evaluationSamples: values.evalSamples ?? base.evaluationSamples,
-    checkpointEvery: base.checkpointEvery,
-  };
+  checkTogether(config, teacherGiven, refuse);
+  return config;
+}
+
+/** The options as changes of settings. */
+function changesOf(values: TrainValues, { teacher, distill }: RunConfig): Record<string, unknown> {
+  const batches = { teacher: values.batch ?? teacher.batch, distill: values.batch ?? distill.batch };
+  const imagesOf = (steps: number | undefined, batch: number) => steps === undefined ? undefined : steps * batch;
+  return given({
+    seed: values.seed,
+    precision: values.precision,
+    microbatch: values.microbatch,
+    checkpointBlocks: values.checkpointBlocks || undefined,
+    teacher: given({
+      batch: batches.teacher,
+      images: values.teacherImages ?? imagesOf(values.teacherSteps, batches.teacher),
+      learningRate: values.teacherLr,
+    }),
+    distill: given({
+      batch: batches.distill,
+      images: values.distillImages ?? imagesOf(values.distillSteps, batches.distill),
+      h: values.h,
+      lambda: values.lambda,
+      generatorLr: values.generatorLr,
+      fakeLr: values.fakeLr,
+      classifierLr: values.classifierLr,
+      criticUpdates: values.criticUpdates,
+      warmupImages: imagesOf(values.warmup, batches.distill),
+      logitClamp: values.logitClamp,
+      ratioMin: values.ratioMin,
+      ratioMax: values.ratioMax,
+    }),
+    evaluationSamples: values.evalSamples,
+  });
+}
+
+/** What is not undefined. */
+function given(settings: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
 function report({ teacher, generator, seconds, h }: Summary): void {

@@ -14,7 +14,7 @@ import { type AdapterIdentity, adapterMismatch, mergeTables, type Tuning, TUNING
 import type { Tensor } from "../graph/mod.ts";
 import { loadDigits } from "../data/digits.ts";
 import { type Precision, PRECISIONS } from "../nn/unet.ts";
-import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
+import { defaultPreset, presetConfig, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
 import { expectWritable, onDisk } from "../train/disk.ts";
 import { Progress } from "../train/progress.ts";
 import { compileAll } from "../train/run.ts";
@@ -87,13 +87,10 @@ async function destination(own: AdapterIdentity, out?: string): Promise<{ path: 
 
 /** The preset with another precision and batch size. */
 function configOf(name: PresetName, precision: Precision = "f32", batch?: number): RunConfig {
-  const preset = PRESETS[name];
+  const preset = presetConfig(name);
   return {
     ...preset,
-    preset: name,
-    seed: 0,
     precision,
-    checkpointBlocks: false,
     teacher: { ...preset.teacher, batch: batch ?? preset.teacher.batch },
     distill: { ...preset.distill, batch: batch ?? preset.distill.batch },
   };

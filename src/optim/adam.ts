@@ -21,15 +21,33 @@ import {
 } from "../graph/mod.ts";
 import type { Trainable } from "./weights.ts";
 
+/** A moving average of weights, by half-life in images as EDM's. */
+export interface MovingAverage {
+  /** Images after which the share of a weight's value in its average has halved. */
+  readonly halfLife: number;
+  /** The half-life is at most this share of the images seen, so that the average soon forgets the first weights. */
+  readonly rampRatio: number;
+}
+
+/** The share of its old value that the average keeps at a step of `batch` images, after `seen` images. */
+export function averageDecay({ halfLife, rampRatio }: MovingAverage, seen: number, batch: number): number {
+  return 0.5 ** (batch / Math.min(halfLife, rampRatio * seen));
+}
+
 /** Settings of the optimiser. */
 export interface AdamSettings {
+  /** Images a step. */
+  readonly batch: number;
   /** Decay of the first moment. */
   readonly beta1: number;
   /** Decay of the second moment. */
   readonly beta2: number;
-  /** Decay of the moving average of the weights; reached by min(decay, (1 + i)/(10 + i)). */
-  readonly emaDecay: number;
-  /** Largest norm of the gradient; a longer one is scaled down to it. */
+  /** Moving average of the weights. */
+  readonly ema: MovingAverage;
+  /**
+   * Largest norm of the gradient; a longer one is scaled down to it, and one that is not finite leaves weights, moments and
+   * average untouched. 0: no limit, NaN in the gradient counts as 0 and ±∞ as ±1e5, as in EDM's training.
+   */
   readonly clipNorm: number;
 }
 
@@ -39,7 +57,7 @@ const EPSILON = 1e-8;
 export class Optimizer {
   private constructor(private readonly program: Program, private readonly settings: AdamSettings) {}
 
-  /** Compiles the step. A non-finite gradient leaves weights, moments and average untouched. */
+  /** Compiles the step. */
   static async create(network: Trainable, settings: AdamSettings): Promise<Optimizer> {
     const { workspace, name, values, m, v, ema, grad, microbatches, lossScale } = network;
     const hyper = host("hyper", [4]);
@@ -49,15 +67,17 @@ export class Optimizer {
     const unscaled = (x: Tensor) => lossScale === 1 ? x : affine(x, 1 / lossScale, 0);
     const divided = (x: Tensor) => unscaled(microbatches ? div(x, microbatches.divisor.tensor) : x);
     const gradNorm = divided(sqrt(squaredNorm));
-    const scale = divided(clamp(div(constant([settings.clipNorm], []), affine(gradNorm, 1, 1e-6)), 0, 1));
-    const control = concat([reshape(scale, [1]), reshape(isFinite(squaredNorm), [1])], 0);
-    const { beta1, beta2 } = settings;
+    const { beta1, beta2, clipNorm } = settings;
+    const sanitise = clipNorm === 0;
+    const one = constant([1], []);
+    const clipping = sanitise ? one : clamp(div(constant([clipNorm], []), affine(gradNorm, 1, 1e-6)), 0, 1);
+    const control = concat([divided(clipping), sanitise ? one : isFinite(squaredNorm)].map((x) => reshape(x, [1])), 0);
     const updates = chunks.flatMap((i) => {
       const state = [values, m, v, ema].map((part) => part.flat.chunks[i]!) as [Variable, Variable, Variable, Variable];
       const [p, m0, v0, ema0] = state.map(({ tensor }) => tensor) as [Tensor, Tensor, Tensor, Tensor];
       const next = adamEma(
         { p, m: m0, v: v0, ema: ema0, grad: grad.flat.chunks[i]!.tensor, hyper, control },
-        { beta1, beta2, epsilon: EPSILON, weightDecay: 0 },
+        { beta1, beta2, epsilon: EPSILON, weightDecay: 0, sanitise },
       );
       return state.map((variable, j) => [variable, next[j]!] as const);
     });
@@ -67,8 +87,8 @@ export class Optimizer {
 
   /** The step after `count` steps were made, with the given learning rate. */
   at(count: number, learningRate: number): Run {
-    const { beta1, beta2, emaDecay } = this.settings;
-    const decay = Math.min(emaDecay, (1 + count) / (10 + count));
+    const { beta1, beta2, ema, batch } = this.settings;
+    const decay = averageDecay(ema, count * batch, batch);
     return this.program.at({ hyper: [learningRate, 1 - beta1 ** (count + 1), 1 - beta2 ** (count + 1), decay] });
   }
 

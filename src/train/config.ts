@@ -1,27 +1,41 @@
-/** Every setting of a run, and the presets they start from. */
+/** Every setting of a run, the presets they start from, and what may be put in their place. */
 
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
+import { checkLambda } from "../distill/bregman.ts";
 import { FileError } from "../gpu/errors.ts";
 import { type Precision, PRECISIONS } from "../nn/unet.ts";
+import type { MovingAverage } from "../optim/adam.ts";
+import {
+  checkSettings,
+  choice,
+  type Fail,
+  list,
+  number,
+  type Rule,
+  type Rules,
+  toggle,
+  whole,
+  withChanges,
+} from "./settings.ts";
 
 /** Settings of the teacher's training. */
 export interface TeacherConfig {
-  /** Updates. */
-  readonly steps: number;
+  /** Images that are seen in all; steps are as many as that takes. */
+  readonly images: number;
   /** Images a step. */
   readonly batch: number;
   /** Adam's learning rate after the ramp. */
   readonly learningRate: number;
-  /** Steps over which the learning rate rises from 0. */
-  readonly rampSteps: number;
+  /** Images over which the learning rate rises from 0. */
+  readonly rampImages: number;
   /** Share of the steps, at the end, over which the learning rate falls linearly to 0. */
   readonly decayShare: number;
-  /** Decay of the weights' moving average. */
-  readonly emaDecay: number;
+  /** Moving average of the weights. */
+  readonly ema: MovingAverage;
   /** Adam's decays. */
   readonly betas: readonly [number, number];
-  /** Largest gradient norm. */
+  /** Largest gradient norm; a gradient that is not finite ends the run. 0: no limit, NaN counts as 0 and ±∞ as ±1e5. */
   readonly clipNorm: number;
   /** Law of σ in the loss. */
   readonly sigma: LogNormalLaw;
@@ -33,8 +47,8 @@ export interface DistillConfig {
   readonly h: BregmanKind;
   /** Its parameter, for `sba` and `basu`. */
   readonly lambda: number;
-  /** Generator updates. */
-  readonly steps: number;
+  /** Images that the generator makes for its updates in all. */
+  readonly images: number;
   /** Images a step. */
   readonly batch: number;
   /** Learning rate of the generator. */
@@ -47,8 +61,8 @@ export interface DistillConfig {
   readonly criticUpdates: number;
   /** Share of the steps, at the end, over which the generator's learning rate falls linearly to 0. */
   readonly decayShare: number;
-  /** Generator updates made with c = 1. */
-  readonly warmupSteps: number;
+  /** Images of the generator's updates with c = 1, at the beginning. */
+  readonly warmupImages: number;
   /** Logits are limited to ± this. */
   readonly logitClamp: number;
   /** The ratio is clipped to [ratioMin, ratioMax]. */
@@ -63,11 +77,11 @@ export interface DistillConfig {
   readonly sigmaRange: number;
   /** Law of the fake score's σ. */
   readonly fakeSigma: LogNormalLaw;
-  /** Decay of the generator's moving average. */
-  readonly emaDecay: number;
+  /** Moving average of the generator. */
+  readonly ema: MovingAverage;
   /** Adam's decays. */
   readonly betas: readonly [number, number];
-  /** Largest gradient norm. */
+  /** See the teacher's. */
   readonly clipNorm: number;
 }
 
@@ -103,17 +117,17 @@ export interface RunConfig {
   readonly distill: DistillConfig;
   /** Images each model is measured with. */
   readonly evaluationSamples: number;
-  /** Steps between checkpoints. */
+  /** Images between checkpoints. */
   readonly checkpointEvery: { readonly teacher: number; readonly distill: number };
 }
 
 const TEACHER: TeacherConfig = {
-  steps: 2500,
+  images: 320_000,
   batch: 128,
   learningRate: 1e-3,
-  rampSteps: 100,
+  rampImages: 12_800,
   decayShare: 0.4,
-  emaDecay: 0.995,
+  ema: { halfLife: 17_700, rampRatio: 0.08 },
   betas: [0.9, 0.999],
   clipNorm: 10,
   sigma: { mean: -1.2, std: 1.2 },
@@ -122,14 +136,14 @@ const TEACHER: TeacherConfig = {
 const DISTILL: DistillConfig = {
   h: "jeffreys",
   lambda: -0.5,
-  steps: 700,
+  images: 44_800,
   batch: 64,
   generatorLr: 2e-4,
   fakeLr: 2e-4,
   classifierLr: 2e-4,
   criticUpdates: 3,
   decayShare: 0.5,
-  warmupSteps: 100,
+  warmupImages: 6_400,
   logitClamp: 10,
   ratioMin: 0.05,
   ratioMax: 10,
@@ -137,7 +151,7 @@ const DISTILL: DistillConfig = {
   sigmaInit: 2.5,
   sigmaRange: 0.8,
   fakeSigma: { mean: -1.2, std: 1.2 },
-  emaDecay: 0.99,
+  ema: { halfLife: 4_400, rampRatio: 0.08 },
   betas: [0, 0.999],
   clipNorm: 10,
 };
@@ -154,21 +168,21 @@ export const PRESETS = {
     teacher: TEACHER,
     distill: DISTILL,
     evaluationSamples: 5000,
-    checkpointEvery: { teacher: 250, distill: 100 },
+    checkpointEvery: { teacher: 32_000, distill: 6_400 },
   },
   "digits-small": {
     modelChannels: 16,
-    teacher: { ...TEACHER, steps: 2000, batch: 64 },
-    distill: { ...DISTILL, steps: 300, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupSteps: 50 },
+    teacher: { ...TEACHER, images: 128_000, batch: 64, rampImages: 6_400, ema: { halfLife: 8_850, rampRatio: 0.08 } },
+    distill: { ...DISTILL, images: 19_200, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupImages: 3_200 },
     evaluationSamples: 2000,
-    checkpointEvery: { teacher: 250, distill: 100 },
+    checkpointEvery: { teacher: 16_000, distill: 6_400 },
   },
   "digits-tiny": {
     modelChannels: 8,
-    teacher: { ...TEACHER, steps: 100, batch: 32, rampSteps: 10, emaDecay: 0.95 },
-    distill: { ...DISTILL, steps: 20, batch: 32, warmupSteps: 5, emaDecay: 0.9 },
+    teacher: { ...TEACHER, images: 3_200, batch: 32, rampImages: 320, ema: { halfLife: 430, rampRatio: 0.08 } },
+    distill: { ...DISTILL, images: 640, batch: 32, warmupImages: 160, ema: { halfLife: 210, rampRatio: 0.08 } },
     evaluationSamples: 200,
-    checkpointEvery: { teacher: 40, distill: 10 },
+    checkpointEvery: { teacher: 1_280, distill: 320 },
   },
 } as const satisfies Record<string, Preset>;
 
@@ -180,55 +194,128 @@ export function defaultPreset(softwareAdapter: boolean): PresetName {
   return softwareAdapter ? "digits-small" : "digits";
 }
 
+/** Steps of `batch` images until `images` are seen. */
+export function stepsOf({ images, batch }: { readonly images: number; readonly batch: number }): number {
+  return Math.ceil(images / batch);
+}
+
+const filled: Rule = { kind: "text" };
+const positive = number({ above: 0 }), fromZero = number({ min: 0 }), count = whole({ min: 1 });
+const decays = list(number({ min: 0, below: 1 }), 2);
+const law = { mean: number({}), std: positive };
+const average = { halfLife: positive, rampRatio: fromZero };
+const batch = whole({ min: 1, max: 65_536 });
+const optimiser = { batch, ema: average, betas: decays, clipNorm: fromZero, decayShare: number({ min: 0, max: 1 }) };
+
+/** What a setting may be. */
+const RULES: Rules = {
+  preset: choice(Object.keys(PRESETS)),
+  seed: whole({ min: 0, max: 4_294_967_295 }),
+  precision: choice(PRECISIONS),
+  modelChannels: whole({ min: 4, max: 4096 }),
+  microbatch: { ...count, optional: true },
+  checkpointBlocks: toggle,
+  teacher: { ...optimiser, images: count, learningRate: positive, rampImages: fromZero, sigma: law },
+  distill: {
+    ...optimiser,
+    h: choice(BREGMAN_KINDS),
+    lambda: number({}),
+    images: count,
+    generatorLr: positive,
+    fakeLr: positive,
+    classifierLr: positive,
+    criticUpdates: whole({ min: 1, max: 16 }),
+    warmupImages: fromZero,
+    logitClamp: positive,
+    ratioMin: positive,
+    ratioMax: positive,
+    normaliser: toggle,
+    sigmaInit: positive,
+    sigmaRange: number({ above: 0, max: 1 }),
+    fakeSigma: law,
+  },
+  evaluationSamples: whole({ min: 65 }),
+  checkpointEvery: { teacher: count, distill: count },
+};
+
+/** A preset as it is. */
+export function presetConfig(preset: PresetName): RunConfig {
+  return { preset, seed: 0, precision: "f32", checkpointBlocks: false, ...PRESETS[preset] };
+}
+
+/** Settings to change, nested as in {@linkcode RunConfig}. */
+export interface Changes {
+  /** The preset to start from. */
+  readonly preset?: PresetName;
+  /** Anything else. */
+  readonly [setting: string]: unknown;
+}
+
+/** `config` with `changes` in its place. Calls `fail` where one is no setting, or not what that may be. */
+export function withSettings(config: RunConfig, changes: Changes, fail: Fail): RunConfig {
+  return withChanges(config, changes, RULES, fail);
+}
+
+/** Calls `fail` where settings contradict each other. */
+export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fail): void {
+  const { microbatch, teacher, distill } = config;
+  const { h, lambda, ratioMin, ratioMax } = distill;
+  checkLambda(h, lambda);
+  if (ratioMin >= ratioMax) {
+    fail(`the least ratio, --ratio-min (${ratioMin}), should be less than the greatest, --ratio-max (${ratioMax})`);
+  }
+  const batches = { ...!teacherGiven && { teacher: teacher.batch }, distillation: distill.batch };
+  for (const [stage, batch] of Object.entries(batches)) {
+    if (microbatch !== undefined && batch % microbatch !== 0) {
+      fail(`--microbatch ${microbatch} does not divide the ${stage}'s batch of ${batch} images`);
+    }
+  }
+}
+
 /**
  * Reads a run's settings.
  *
- * @throws {FileError} naming the file and the field where a setting is missing or of another kind than the presets'.
+ * @throws {FileError} naming the file and the field where a setting is missing, unknown or out of its range.
  */
 export function parseConfig(text: string, fileName: string): RunConfig {
-  let config: Record<string, unknown>;
-  try {
-    config = JSON.parse(text);
-  } catch (error) {
-    throw new FileError(`${fileName} should be JSON: ${(error as Error).message}.`, { cause: error });
+  const config = parseJson(text, fileName);
+  const fail = failFor(fileName);
+  const { data, teacherFile, ...rest } = config as Record<string, unknown>;
+  checkSettings(rest, RULES, fail);
+  const source = { path: filled, sha256: filled };
+  for (const [name, value] of Object.entries({ data, teacherFile })) {
+    if (value !== undefined) checkSettings({ [name]: value }, { [name]: source }, fail);
   }
-  const { data, teacherFile, microbatch, preset } = config ?? {};
-  if (!Object.hasOwn(PRESETS, String(preset))) {
-    throw new FileError(`${fileName}: the field "preset" should be one of ${Object.keys(PRESETS).join(", ")}.`);
-  }
-  const source: FileSource = { path: "", sha256: "" };
-  const model = {
-    preset: "",
-    seed: 0,
-    precision: "f32",
-    checkpointBlocks: false,
-    ...PRESETS[preset as PresetName],
-    ...data !== undefined && { data: source },
-    ...teacherFile !== undefined && { teacherFile: source },
-    ...microbatch !== undefined && { microbatch: 0 },
-  };
-  checkLike(config, model, "", fileName);
-  const { precision, distill: { h } } = config as unknown as RunConfig;
-  for (
-    const [field, value, choices] of [["precision", precision, PRECISIONS], ["distill.h", h, BREGMAN_KINDS]] as const
-  ) {
-    if (!(choices as readonly string[]).includes(value)) {
-      throw new FileError(`${fileName}: the field "${field}" should be one of ${choices.join(", ")}.`);
-    }
-  }
-  return config as unknown as RunConfig;
+  checkTogether(config as RunConfig, teacherFile !== undefined, fail);
+  return config as RunConfig;
 }
 
-/** Throws unless `value` has every field of `model`, of the same kind. */
-function checkLike(value: unknown, model: unknown, field: string, fileName: string): void {
-  if (typeof model === "object" && model !== null) {
-    if (typeof value !== "object" || value === null) {
-      throw new FileError(`${fileName}: the field "${field}" should hold settings.`);
-    }
-    for (const [name, inner] of Object.entries(model)) {
-      checkLike((value as Record<string, unknown>)[name], inner, field ? `${field}.${name}` : name, fileName);
-    }
-  } else if (typeof value !== typeof model || (typeof value === "number" && !Number.isFinite(value))) {
-    throw new FileError(`${fileName}: the field "${field}" should be a ${typeof model}.`);
+/**
+ * Reads changes of settings: JSON, nested as in a run's `config.json`.
+ *
+ * @throws {FileError} naming the file where it holds anything else.
+ */
+export function parseChanges(text: string, fileName: string): Changes {
+  const changes = parseJson(text, fileName) as Changes;
+  const fail = failFor(fileName);
+  for (const [name, option] of [["data", "--data"], ["teacherFile", "--teacher"]] as const) {
+    if (changes?.[name] !== undefined) fail(`"${name}" is given by ${option} and cannot stand here`);
+  }
+  withChanges({}, changes, RULES, fail);
+  return changes;
+}
+
+/** Throws errors that name the file. */
+export function failFor(fileName: string): Fail {
+  return (message) => {
+    throw new FileError(`${fileName}: ${message}${message.endsWith("?") ? "" : "."}`);
+  };
+}
+
+function parseJson(text: string, fileName: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new FileError(`${fileName} should be JSON: ${(error as Error).message}.`, { cause: error });
   }
 }

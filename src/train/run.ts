@@ -26,7 +26,7 @@ import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
-import type { RunConfig } from "./config.ts";
+import { type RunConfig, stepsOf } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 
@@ -310,7 +310,7 @@ function trainable(
 
 /** What the training of a teacher runs. */
 async function prepareTeacher(workspace: Workspace, config: RunConfig, data: ImageData8) {
-  const { batch, betas: [beta1, beta2], emaDecay, clipNorm, sigma } = config.teacher;
+  const { batch, betas: [beta1, beta2], ema, clipNorm, sigma } = config.teacher;
   const { checkpointBlocks, precision } = config;
   const network = new UNet(teacherNetwork(config, data), { checkpointBlocks, precision });
   const teacher = trainable(workspace, "teacher", network, config, batch);
@@ -318,26 +318,27 @@ async function prepareTeacher(workspace: Workspace, config: RunConfig, data: Ima
     teacher,
     gradient: await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma }),
     sum: await Accumulator.create([teacher]),
-    optimizer: await Optimizer.create(teacher, { beta1, beta2, emaDecay, clipNorm }),
+    optimizer: await Optimizer.create(teacher, { batch, beta1, beta2, ema, clipNorm }),
   };
 }
 
 async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
   const { folder, config, data } = inputs;
-  const { batch, learningRate, rampSteps, decayShare, steps } = config.teacher;
+  const { batch, learningRate, rampImages, decayShare } = config.teacher;
+  const steps = stepsOf(config.teacher);
   const seed = stageSeed(config.seed, 1);
   const { teacher, gradient, sum, optimizer } = await prepareTeacher(workspace, config, data);
   teacher.start(initialWeights(teacher.network.parameters, seed));
   const runs = (step: number): Run[] => [
     ...sum.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
-    optimizer.at(step, learningRate * Math.min(1, (step + 1) / rampSteps, decay(step, steps, decayShare))),
+    optimizer.at(step, learningRate * Math.min(1, (step + 1) * batch / rampImages, decay(step, steps, decayShare))),
   ];
   await show(inputs, runs(0));
   await runStage(folder, runId, {
     name: "teacher",
     steps,
     imagesPerStep: batch,
-    checkpointEvery: config.checkpointEvery.teacher,
+    checkpointEvery: stepsOf({ images: config.checkpointEvery.teacher, batch }),
     readEvery: READ_EVERY.teacher,
     networks: [teacher],
     runs,
@@ -365,7 +366,7 @@ async function prepareDistillation(
 ) {
   const { network } = teacherInfo;
   const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
-  const { batch, betas: [beta1, beta2], emaDecay, clipNorm } = settings;
+  const { batch, betas: [beta1, beta2], ema, clipNorm } = settings;
   const { checkpointBlocks, precision } = config;
   const options = { checkpointBlocks, precision };
   const trained = (name: string, model: UNet | Classifier) => trainable(workspace, name, model, config, batch);
@@ -380,7 +381,7 @@ async function prepareDistillation(
   const images = uploadImages(workspace, data, teacherInfo);
   const critics = await compileCriticStep(networks, images, { ...settings, bregman });
   const gradient = await compileGeneratorStep(networks, { ...settings, bregman });
-  const adam = { beta1, beta2, emaDecay, clipNorm };
+  const adam = { batch, beta1, beta2, ema, clipNorm };
   return {
     ...networks,
     critics,
@@ -402,7 +403,8 @@ async function distil(
 ): Promise<void> {
   const { folder, config, data } = inputs;
   const settings = config.distill;
-  const { batch, criticUpdates, warmupSteps, steps } = settings;
+  const { batch, criticUpdates, warmupImages } = settings;
+  const steps = stepsOf(settings);
   const seed = stageSeed(config.seed, 2);
   const { network } = teacherModel.info;
   const { generator, fakeScore, classifier, teacher, critics, gradient, ...rest } = await prepareDistillation(
@@ -435,7 +437,7 @@ async function distil(
         updateClassifier.at(update, settings.classifierLr),
       ];
     });
-    const blend = step < warmupSteps ? 0 : 1;
+    const blend = step * batch < warmupImages ? 0 : 1;
     return [
       ...criticRuns.flat(),
       ...sumGenerator.runs(gradient, batch, (first) => ({ ...randomValues(seed, step, first), blend })),
@@ -447,7 +449,7 @@ async function distil(
     name: "distill",
     steps,
     imagesPerStep: batch,
-    checkpointEvery: config.checkpointEvery.distill,
+    checkpointEvery: stepsOf({ images: config.checkpointEvery.distill, batch }),
     readEvery: Math.min(READ_EVERY.distill, Math.floor(MAX_HELD / criticUpdates)),
     networks: [generator, fakeScore, classifier],
     runs,

@@ -113,8 +113,8 @@ async function distil(
 }
 
 function adam(settings: typeof TEACHER | typeof DISTILL): AdamSettings {
-  const { betas: [beta1, beta2], emaDecay, clipNorm } = settings;
-  return { beta1, beta2, emaDecay, clipNorm };
+  const { batch, betas: [beta1, beta2], ema, clipNorm } = settings;
+  return { batch, beta1, beta2, ema, clipNorm };
 }
 
 /** The weights and moving averages of networks, by part and parameter. */

@@ -13,6 +13,8 @@ export interface AdamConstants {
   readonly epsilon: number;
   /** Decoupled weight decay (AdamW). */
   readonly weightDecay: number;
+  /** True: NaN in the gradient, after control's factor, counts as 0 and ±∞ as ±1e5. */
+  readonly sanitise?: boolean;
 }
 
 const adamOp: Op<AdamConstants> = {
