@@ -82,6 +82,8 @@ const ELEMENT_TYPES: Readonly<Record<string, ElementType>> = {
 };
 /** PyTorch's own names of number types, which files mention beside tensors. */
 const DTYPE_NAMES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"];
+/** How a pickle that is no single number or text begins: with its protocol, before there was one with ( } ] ) or c. */
+const PICKLE_STARTS = [0x80, 0x28, 0x7d, 0x5d, 0x29, 0x63];
 const MAGIC = 0x1950a86a20f9469cfc6cn;
 const STREAM_VERSION = 1001;
 /** PyTorch's own limit on most tensors. */
@@ -130,6 +132,9 @@ export async function readTorchData(
 ): Promise<TorchData> {
   const allowed = new Map([...TORCH_CONSTRUCTORS, ...constructors]);
   if (isZip(bytes)) return await readArchive(bytes, fileName, allowed);
+  if (!PICKLE_STARTS.includes(bytes[0] ?? -1)) {
+    throw new FileError(`${fileName} is neither an archive or stream of PyTorch nor a pickle.`);
+  }
   const source = { bytes, what: fileName, budget: new PickleBudget(bytes.length), allowed };
   const first = readPickle(source);
   if (first.value === MAGIC) return { root: readStream(source, first.end), bytes: bytes.length };

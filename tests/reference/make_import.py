@@ -7,6 +7,8 @@ Run from the repository's root, with PyTorch (written with 1.13) and NumPy (Debi
 It takes a second. Legacy streams, also those inside pickles, name their storages by addresses in memory: their bytes
 differ from run to run, what they hold does not.
 
+plain_p0.pkl … p5     the data of plain() by Python's pickle, protocols 0 to 5
+
 tensors.safetensors   what all of the next hold, as PyTorch converts it to float32
 zip.pt                torch.save, protocol 2, stored entries
 zip_p5.pt             the same, protocol 5
@@ -38,6 +40,24 @@ from make_fixtures import write_safetensors
 from torch import nn
 
 THIRD = 1 / 3
+
+
+# Plain data
+
+
+def plain():
+    integers = [0, -2, 255, 65535, 70000, -(2**40), 2**70, -(2**70)]
+    data = {
+        "numbers": [*integers, 1.5, float("-inf"), None, True, False],
+        "tuples": (1, (2, 3), (1, 2, 3, 4), ()),
+        "sets": [{7}, frozenset([3])],
+        "bytes": [b"\x00\xff", b"", bytearray(b"\x80")],
+        "text": "\u00e4\u20ac\U0001f600\n\\",
+        "long": "y" * 300,
+        "inner": OrderedDict([(1, "x"), ("y", {})]),
+    }
+    data["again"] = data["tuples"]
+    return data
 
 
 # Tensors
@@ -300,6 +320,8 @@ def main():
     (folder / "deflated.pt").write_bytes(deflated(archive))
     (folder / "big_endian.pt").write_bytes(big_endian(archive, state))
     (folder / "legacy.pth").write_bytes(saved(checkpoint(state), _use_new_zipfile_serialization=False))
+    for protocol in range(6):
+        (folder / f"plain_p{protocol}.pkl").write_bytes(pickle.dumps(plain(), protocol=protocol))
     for protocol in range(2, 6):
         (folder / f"pickle_p{protocol}.pkl").write_bytes(pickle.dumps(state, protocol=protocol))
     foreign_safetensors(folder / "foreign.safetensors", state)
