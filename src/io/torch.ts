@@ -35,22 +35,15 @@ export class TorchStorage {
   constructor(readonly key: string, readonly type: ElementType, readonly size: number) {}
 }
 
-/** A tensor as a file describes it. */
-export interface TorchTensorLayout {
-  /** Where the numbers are. */
-  readonly storage: TorchStorage;
-  /** The first element's place in the storage, in elements. */
-  readonly offset: number;
-  /** Extents. */
-  readonly shape: readonly number[];
-  /** The distance in the storage between neighbours on each axis, in elements. */
-  readonly strides: readonly number[];
-}
-
-/** A tensor of a file, not converted yet. */
+/** A tensor of a file, not converted yet: a view of a storage. */
 export class TorchTensor {
-  /** `layout` lies within its storage. */
-  constructor(readonly layout: TorchTensorLayout) {}
+  /** It begins at element `offset`; neighbours on each axis lie `strides` elements apart. All lies within the storage. */
+  constructor(
+    readonly storage: TorchStorage,
+    readonly offset: number,
+    readonly shape: readonly number[],
+    readonly strides: readonly number[],
+  ) {}
 }
 
 /** What a file of PyTorch says. */
@@ -61,9 +54,11 @@ export interface TorchData {
   readonly bytes: number;
 }
 
-/** A type of number: its width in bytes, and how to read it. */
-interface ElementType {
+/** A type of number. */
+export interface ElementType {
+  /** Bytes of a number. */
   readonly width: number;
+  /** The number at byte `at`. */
   readonly get: (view: DataView, at: number, littleEndian: boolean) => number;
 }
 
@@ -154,14 +149,14 @@ export function convertTensors(
   fileName: string,
 ): Map<string, FloatTensor> {
   let total = 0;
-  for (const { layout } of tensors.values()) total += elements(layout.shape);
+  for (const { shape } of tensors.values()) total += elements(shape);
   if (total > 2 * bytes + SPARE_ELEMENTS) {
     throw new FileError(
-      `${fileName}: its ${tensors.size} tensors have ${total} elements together, more than ${bytes} bytes can hold: ` +
+      `${fileName}: its ${tensors.size} tensors have ${total} elements, far more than its ${bytes} bytes can hold: ` +
         `they show the same numbers many times over.`,
     );
   }
-  return new Map([...tensors].map(([name, { layout }]) => [name, { shape: layout.shape, data: values(layout) }]));
+  return new Map([...tensors].map(([name, tensor]) => [name, { shape: tensor.shape, data: values(tensor) }]));
 }
 
 /**
@@ -337,7 +332,7 @@ function rebuildTensor(args: readonly unknown[], call: PickleCall): TorchTensor 
   if (elements(shape) > 0 && last >= storage.size) {
     throw call.fail(`a tensor of shape ${shapeText(shape)} reaches element ${last} of a storage of ${storage.size}`);
   }
-  return new TorchTensor({ storage, offset, shape: [...shape], strides: [...strides] });
+  return new TorchTensor(storage, offset, [...shape], [...strides]);
 }
 
 function rebuildParameter(args: readonly unknown[], call: PickleCall): TorchTensor {
@@ -351,7 +346,7 @@ function elements(shape: readonly number[]): number {
   return shape.includes(0) ? 0 : elementCount(shape);
 }
 
-function values({ storage, offset, shape, strides }: TorchTensorLayout): Float32Array<ArrayBuffer> {
+function values({ storage, offset, shape, strides }: TorchTensor): Float32Array<ArrayBuffer> {
   const { bytes = new Uint8Array(), type, littleEndian } = storage;
   const count = elements(shape);
   if (type === FLOAT32 && littleEndian && isContiguous(shape, strides)) {

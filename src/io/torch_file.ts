@@ -52,7 +52,9 @@ export async function readTorchFile(bytes: Uint8Array<ArrayBuffer>, fileName: st
 
 /** What there is instead of tensors. */
 function entriesText(root: unknown): string {
-  return root instanceof Map ? `; its entries are ${[...root.keys()].slice(0, 10).map(quoted).join(", ")}` : "";
+  return root instanceof Map && root.size > 0
+    ? `; its entries are ${[...root.keys()].slice(0, 10).map(quoted).join(", ")}`
+    : "";
 }
 
 /** Whether `bytes` begin with a length and, for a header of JSON, a brace. */
