@@ -92,6 +92,9 @@ Deno.test("edm: a handmade snapshot is read, so that what the next test changes 
   assertEquals(rest, { precondClass: "EDMPrecond", precondArgs: {}, networkClass: "SongUNet", networkArgs: {} });
 });
 
+/** A layer that is put into its own dictionary of modules after it was made. */
+const HOLDS_ITSELF = `${persistent("Linear", { state: { _modules: "}q\x05" } })}q\x06h\x05${text("a")}h\x06s0`;
+
 Deno.test("edm: each network that is not supported, or not one, has its error", async () => {
   const cases: [string, Uint8Array<ArrayBuffer>][] = [
     ['"iDDPMPrecond", which is not supported', snapshot(persistent("iDDPMPrecond"))],
@@ -117,6 +120,8 @@ Deno.test("edm: each network that is not supported, or not one, has its error", 
     ],
     ['argument "a" of EDMPrecond has a key', network({ state: { _init_kwargs: dictionary({ a: "}K\x01K\x01s" }) } })],
     ["more values than any", network({ state: { _init_kwargs: dictionary({ a: `]\x94h\0a` }) } })],
+    ['has "" for a name', within(persistent("Linear", { modules: { "": persistent("Linear") } }))],
+    ["at most 1000 are read", within(HOLDS_ITSELF)],
     ["no class, name and state", snapshot("ctorch_utils.persistence\n_reconstruct_persistent_obj\n)R")],
     ['asks for "torch.nn.modules.linear.Linear"', within("ctorch.nn.modules.linear\nLinear\n)\x81}b")],
   ];

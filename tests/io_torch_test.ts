@@ -175,6 +175,7 @@ Deno.test("torch: each way a file can be wrong has its error, naming the file", 
     ["hold something else", bytesOf("\x80\x02", NESTED_PAIR(stream("]", "]", "")), ".")],
     // Names.
     ["for a name; expected text", stored(`${PAIR}s)${PAIR}`)],
+    ['has "" for a name; expected text', stored(`${PAIR}s${text("")}${PAIR}`)],
     ["1001 characters; at most 1000", stored(`${PAIR}sX${little(1001, 4)}${"n".repeat(1001)}${PAIR}`)],
     ['two tensors named "1"', stored(`${PAIR}sK\x01${PAIR}s${text("1")}${PAIR}`)],
     ["contains itself", bytesOf(stream(`]\x94(${PAIR}h\0e`))],
@@ -206,6 +207,7 @@ Deno.test("torch: of a checkpoint the average comes first, then the model; an on
   const both = (a: string, b: string) => `}(${text(a)}${inner}${text(b)}${inner}u`;
   assertEquals(await section(both("model", "ema")), "ema");
   assertEquals(await section(both("optimizer", "state_dict")), "state_dict");
+  assertEquals(await section(`}(${text("step")}${PAIR}${text("model")}${inner}u`), "model");
   assertEquals(await section(`}${text("weights")}}${text("student")}${inner}ss`), "weights.student");
   assertEquals(await section(both("student", "other")), "");
   assertEquals(await names(both("student", "other")), ["student.w", "other.w"]);

@@ -40,13 +40,9 @@ export const EDM_CONSTRUCTORS: ReadonlyMap<string, PickleConstructor | null> = n
 
 /** The constructors' parameters in order, for arguments that were given by place. */
 const PARAMETERS: Readonly<Record<string, readonly string[]>> = {
-  EDMPrecond: [
-    ..."img_resolution img_channels label_dim use_fp16 sigma_min sigma_max sigma_data model_type".split(" "),
-  ],
-  VPPrecond: [
-    ..."img_resolution img_channels label_dim use_fp16 beta_d beta_min M epsilon_t model_type".split(" "),
-  ],
-  VEPrecond: [..."img_resolution img_channels label_dim use_fp16 sigma_min sigma_max model_type".split(" ")],
+  EDMPrecond: "img_resolution img_channels label_dim use_fp16 sigma_min sigma_max sigma_data model_type".split(" "),
+  VPPrecond: "img_resolution img_channels label_dim use_fp16 beta_d beta_min M epsilon_t model_type".split(" "),
+  VEPrecond: "img_resolution img_channels label_dim use_fp16 sigma_min sigma_max model_type".split(" "),
   SongUNet: [
     ..."img_resolution in_channels out_channels label_dim augment_dim model_channels channel_mult".split(" "),
     ..."channel_mult_emb num_blocks attn_resolutions dropout label_dropout embedding_type".split(" "),
@@ -204,6 +200,7 @@ class ArgumentReader {
 
   constructor(readonly what: string, readonly className: string) {}
 
+  /** `name` is the argument's, with the keys that lead to `value` in it. */
   read(value: unknown, name: string, depth: number): EdmArgument {
     const fail = (problem: string) => new FileError(`${this.what} ${quoted(name)} of ${this.className} ${problem}.`);
     if (depth > MAX_ARGUMENT_DEPTH || ++this.#values > MAX_ARGUMENTS) throw fail("has more values than any network's");

@@ -165,7 +165,7 @@ export function convertTensors(
  * @throws {FileError} where the key is no name, or the whole too long for one.
  */
 export function joinName(parent: string, key: unknown, fileName: string): string {
-  if (typeof key !== "string" && typeof key !== "number") {
+  if (key === "" || (typeof key !== "string" && typeof key !== "number")) {
     throw new FileError(`${fileName}: a tensor in ${quoted(parent)} has ${quoted(key)} for a name; expected text.`);
   }
   const name = parent ? `${parent}.${key}` : `${key}`;
@@ -357,10 +357,11 @@ function values({ storage, offset, shape, strides }: TorchTensor): Float32Array<
   let filled = 0;
   const fill = (axis: number, place: number) => {
     const extent = shape[axis] ?? 1, stride = strides[axis] ?? 0;
-    if (axis + 1 < shape.length) { for (let i = 0; i < extent; i++) fill(axis + 1, place + i * stride); }
-    else {for (let i = 0; i < extent; i++) {
-        data[filled++] = type.get(view, (place + i * stride) * type.width, littleEndian);
-      }}
+    for (let i = 0; i < extent; i++) {
+      const element = place + i * stride;
+      if (axis + 1 < shape.length) fill(axis + 1, element);
+      else data[filled++] = type.get(view, element * type.width, littleEndian);
+    }
   };
   if (count > 0) fill(0, offset);
   return data;
