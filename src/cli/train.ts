@@ -7,8 +7,8 @@ import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
-import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
-import { fileSource, readImages, readModel, rereadFile } from "./files.ts";
+import { expectFits, expectImages, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
+import { fileSource, readImages, readModel, rereadFile, rereadImages } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 import { TUNING } from "./tuning.ts";
@@ -29,8 +29,8 @@ const COMMAND = {
     {
       name: "data",
       kind: "string",
-      placeholder: "FILE",
-      help: "UCI text file of 8x8 digits instead of the embedded ones",
+      placeholder: "PATH",
+      help: "images instead of the embedded digits: CIFAR, IDX, npz, a folder or zip of PNG files, or UCI's text",
     },
     { name: "out", kind: "string", placeholder: "DIR", help: "folder of the run (default: runs/<preset>-<time>)" },
     {
@@ -115,6 +115,7 @@ function checkValues(values: TrainValues): void {
 
 async function begin(values: TrainValues): Promise<Summary> {
   const { data, source } = await readImages(values.data);
+  expectImages(data, values.preset ?? "digits");
   const given = values.teacher === undefined ? undefined : await readModel(values.teacher);
   if (given) expectModel(given.model.info, "teacher", data, values.teacher!);
   makeConfig(values, values.preset ?? "digits"); // to report what is wrong with it before any adapter is sought
@@ -140,8 +141,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     console.error(`${path} is finished.`);
     return await readSummary(folder);
   }
-  if (config.data) await rereadFile(config.data);
-  const { data } = await readImages(config.data?.path);
+  const data = await rereadImages(config.data);
   let given;
   if (config.teacherFile && !await folder.has(RESULTS.teacher)) {
     await rereadFile(config.teacherFile);
