@@ -15,15 +15,18 @@ export function isNpz(entries: ReadonlyMap<string, ZipEntry>): boolean {
 
 /**
  * Reads the array `images`, uint8 [count, height, width, channels], and where there is one the array `labels` of whole
- * numbers [count].
+ * numbers [count]; any other array is refused, since it may be the labels under another name.
  *
  * @param entries of the archive `file`.
  * @throws {FileError} where they are damaged, missing or of other kinds or shapes.
  */
 export async function readNpzImages(file: ByteFile, entries: ReadonlyMap<string, ZipEntry>): Promise<ImageData8> {
   const entry = entries.get(IMAGES);
-  if (!entry) {
-    throw new FileError(`${file.path} has no array "images"; it holds ${[...entries.keys()].join(", ")}.`);
+  if (!entry || [...entries.keys()].some((path) => path !== IMAGES && path !== LABELS)) {
+    const names = [...entries.keys()].map((path) => path.replace(/\.npy$/, ""));
+    throw new FileError(
+      `${file.path} holds the arrays ${names.join(", ")}; expected images, and labels where there are classes.`,
+    );
   }
   const what = `${file.path}: array "images"`;
   const { dtype, shape: extents, dataStart } = await readHeader(file, entry, what);

@@ -8,6 +8,8 @@ import { crc32 } from "./crc32.ts";
 export interface ZipEntry {
   /** Its path in the archive. */
   readonly path: string;
+  /** Length in bytes of its path. */
+  readonly pathBytes: number;
   /** 0: stored; 8: deflated. */
   readonly method: number;
   /** Length in bytes. */
@@ -58,6 +60,7 @@ export async function listZip(file: ByteFile): Promise<Map<string, ZipEntry>> {
     );
     const entry = {
       path,
+      pathBytes: nameEnd - at - CENTRAL.bytes,
       method: view.getUint16(at + 10, true),
       size: entrySize,
       compressedSize,
@@ -155,7 +158,7 @@ function wide(numbers: [number, number, number], extra: DataView): [number, numb
 
 function checkEntry(
   file: ByteFile,
-  { path, method, size, compressedSize, offset }: ZipEntry,
+  { path, pathBytes, method, size, compressedSize, offset }: ZipEntry,
   encrypted: boolean,
 ): void {
   const what = `${file.path}: entry "${path}"`;
@@ -164,15 +167,22 @@ function checkEntry(
     throw new FileError(`${what} is compressed by method ${method}; expected it stored (0) or deflated (8).`);
   }
   const fits = method === STORED ? size === compressedSize : size <= MAX_EXPANSION * compressedSize;
-  if (!fits || offset + LOCAL.bytes + compressedSize > file.size) {
+  if (!fits || offset + LOCAL.bytes + pathBytes + compressedSize > file.size) {
     throw damaged(file, `entry "${path}" cannot have the size the directory gives`);
   }
 }
 
-async function contentStart(file: ByteFile, { path, offset, compressedSize }: ZipEntry): Promise<number> {
-  const header = viewOf(await file.read(offset, LOCAL.bytes));
+/** Where an entry's bytes begin: after its own header, which must name it as the directory does. */
+async function contentStart(
+  file: ByteFile,
+  { path, pathBytes, offset, compressedSize }: ZipEntry,
+): Promise<number> {
+  const bytes = await file.read(offset, LOCAL.bytes + pathBytes);
+  const header = viewOf(bytes);
   const start = offset + LOCAL.bytes + header.getUint16(26, true) + header.getUint16(28, true);
-  if (header.getUint32(0, true) !== LOCAL.signature || start + compressedSize > file.size) {
+  const isThis = header.getUint32(0, true) === LOCAL.signature && header.getUint16(26, true) === pathBytes &&
+    new TextDecoder().decode(bytes.subarray(LOCAL.bytes)) === path;
+  if (!isThis || start + compressedSize > file.size) {
     throw damaged(file, `entry "${path}" is not where it should be`);
   }
   return start;
