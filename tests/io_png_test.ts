@@ -1,10 +1,11 @@
-/** PNG files and grids of images, read back by hand. */
+/** PNG files, read back by hand and by the decoder, and grids of images. */
 
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { UsageError } from "../src/gpu/errors.ts";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { FileError, UsageError } from "../src/gpu/errors.ts";
 import { inflate } from "../src/io/compression.ts";
 import { crc32 } from "../src/io/crc32.ts";
-import { encodePng, imageGrid, sideBySide } from "../src/io/png.ts";
+import { decodePng, encodePng, imageGrid, sideBySide } from "../src/io/png.ts";
+import { type Bytes, concat, png, pngPart, randomBytes } from "./data_files.ts";
 
 /** The chunks of a PNG file; checks signature, lengths and checksums. */
 function chunks(png: Uint8Array<ArrayBuffer>): [string, Uint8Array<ArrayBuffer>][] {
@@ -77,3 +78,82 @@ Deno.test("png: sizes that do not fit are refused", async () => {
   assertThrows(() => imageGrid(new Uint8Array(5), 1, 2, 2, 1, 1), UsageError, "from 5 values");
   assertThrows(() => imageGrid(new Uint8Array(4), 1, 2, 2, 1, 0), UsageError, "0 columns");
 });
+
+/** A picture of 5x7 pixels with so many bytes each; the last of several is always 255, as the opacity of types 4 and 6. */
+function samples(pixelBytes: number, opaque: boolean): Bytes {
+  return randomBytes(35 * pixelBytes, pixelBytes).map((byte, i) =>
+    opaque && i % pixelBytes === pixelBytes - 1 ? 255 : byte
+  );
+}
+
+for (const filter of [0, 1, 2, 3, 4]) {
+  Deno.test(`decodePng: filter ${filter} of grey, RGB, and both with opacity`, async () => {
+    for (const pixelBytes of [1, 2, 3, 4]) {
+      const opaque = pixelBytes % 2 === 0;
+      const stored = samples(pixelBytes, opaque);
+      const file = await png(stored, 5, 7, pixelBytes, { filters: [filter] });
+      const channels = pixelBytes < 3 ? 1 : 3;
+      const pixels = stored.filter((_, i) => i % pixelBytes < channels);
+      assertEquals(await decodePng(file, "x"), { width: 5, height: 7, channels, pixels });
+    }
+  });
+}
+
+Deno.test("decodePng: what encodePng wrote, and parts that may be passed over", async () => {
+  const pixels = samples(3, false);
+  const picture = { width: 7, height: 5, channels: 3, pixels } as const;
+  assertEquals(await decodePng(await encodePng(pixels, 7, 5, 3), "x"), picture);
+  const before = [pngPart("gAMA", [0, 0, 177, 143]), pngPart("tEXt", concat("Author\0me"))];
+  assertEquals(await decodePng(await png(pixels, 7, 5, 3, { before, filters: [4, 1] }), "x"), picture);
+});
+
+Deno.test("decodePng: a palette becomes RGB", async () => {
+  const colours = new Uint8Array([1, 2, 3, 40, 50, 60, 255, 0, 128]);
+  const options = { colourType: 3, before: [pngPart("PLTE", colours)] };
+  const indices = new Uint8Array([2, 0, 1, 1]);
+  const { pixels, channels } = await decodePng(await png(indices, 2, 2, 1, options), "x");
+  assertEquals([channels, ...pixels], [3, 255, 0, 128, 1, 2, 3, 40, 50, 60, 40, 50, 60]);
+  const beyond = await png(indices.with(3, 3), 2, 2, 1, options);
+  await assertRejects(() => decodePng(beyond, "x.png"), FileError, "a pixel of colour 3; its palette has 3");
+});
+
+Deno.test("decodePng: what cannot be read is named", async () => {
+  const grey = samples(1, false);
+  const good = await png(grey, 5, 7, 1);
+  const cases: [string, Bytes][] = [
+    ["is not a PNG file", new Uint8Array()],
+    ["is not a PNG file", concat("hello, hello")],
+    ["is cut off", good.slice(0, 8)],
+    ["is cut off", good.slice(0, -1)],
+    ['its part "IDAT" does not have its checksum', good.with(43, good[43]! ^ 1)],
+    ["has no header", concat(good.subarray(0, 8), pngPart("IDAT", []), good.subarray(8))],
+    ["has 16 bits a channel; expected 8", await png(grey, 5, 7, 1, { depth: 16 })],
+    ["has 4 bits a channel", await png(grey, 5, 7, 1, { depth: 4, colourType: 3 })],
+    ["is interlaced", await png(grey, 5, 7, 1, { interlaced: 1 })],
+    ["colour type 1", await png(grey, 5, 7, 1, { colourType: 1 })],
+    ["has transparent pixels", await png(samples(4, true).with(23, 254), 5, 7, 4)],
+    ["has transparent pixels", await png(samples(2, true).with(69, 0), 5, 7, 2)],
+    ["has transparent colours", await png(grey, 5, 7, 1, { before: [pngPart("tRNS", [0, 1])] })],
+    ['the unknown part "ABCD"', await png(grey, 5, 7, 1, { before: [pngPart("ABCD", [])] })],
+    ["row 2 has filter 5", await png(grey, 5, 7, 1, { filters: [0, 1, 5] })],
+    ["has no pixels: it is 0x7", await png(new Uint8Array(), 0, 7, 1)],
+    // The header promises a row more, or less, than there is.
+    ["is cut off: 6 bytes or more", concat(good.subarray(0, 8), pngPart("IHDR", header(5, 8)), good.subarray(33))],
+    ["goes on after", concat(good.subarray(0, 8), pngPart("IHDR", header(5, 6)), good.subarray(33))],
+    ["pixels are missing", concat(good.subarray(0, 8), pngPart("IHDR", header(1 << 30, 1 << 30)), good.subarray(33))],
+  ];
+  for (const [message, bytes] of cases) {
+    const error = await assertRejects(() => decodePng(bytes, "dir/x.png"), FileError, message);
+    assert(error.message.startsWith("dir/x.png "), error.message);
+  }
+});
+
+/** The header of a grey picture. */
+function header(width: number, height: number): Bytes {
+  const bytes = new Uint8Array(13);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, width);
+  view.setUint32(4, height);
+  bytes[8] = 8;
+  return bytes;
+}

@@ -20,8 +20,8 @@ const COMMAND = {
     {
       name: "data",
       kind: "string",
-      placeholder: "FILE",
-      help: "UCI text file of real digits instead of the embedded ones",
+      placeholder: "PATH",
+      help: "real images instead of the embedded digits, in any form that train takes",
     },
     { name: "json", kind: "string", placeholder: "FILE", help: "also write the figures to this file" },
     TUNING,

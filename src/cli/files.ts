@@ -1,9 +1,10 @@
 /** Files that a command is given by the user. */
 
+import { createHash } from "node:crypto";
 import { FileError, UsageError } from "../gpu/errors.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { loadDigits } from "../data/digits.ts";
-import { parseUciDigits } from "../data/uci_digits.ts";
+import { loadDataset } from "../data/load.ts";
 import { decodeModel, type Model } from "../io/model.ts";
 import type { FileSource } from "../train/config.ts";
 import { onDisk } from "../train/disk.ts";
@@ -31,11 +32,26 @@ export function checkSteps(steps: number | undefined, { info }: Model): void {
   }
 }
 
-/** The images of a UCI text file, or the embedded digits where no path is given. */
+/** The images of a data set, or the embedded digits where no path is given. */
 export async function readImages(path?: string): Promise<{ data: ImageData8; source?: FileSource }> {
   if (path === undefined) return { data: await loadDigits() };
-  const bytes = await readFile(path);
-  return { data: parseUciDigits(new TextDecoder().decode(bytes), path), source: await fileSource(path, bytes) };
+  const data = await loadDataset(path);
+  return { data, source: { path, sha256: hashImages(data) } };
+}
+
+/** Reads the data set named in a run's settings, if any, again and makes sure that it is still the same. */
+export async function rereadImages(known?: FileSource): Promise<ImageData8> {
+  const { data, source } = await readImages(known?.path);
+  if (source?.sha256 !== known?.sha256) {
+    throw new FileError(`${known!.path} does not hold the images and classes that this run was begun with.`);
+  }
+  return data;
+}
+
+/** The SHA-256 of a data set's sizes, images and classes: the same in whatever kind of file they come. */
+function hashImages({ count, channels, height, width, classes, pixels, labels }: ImageData8): string {
+  const hash = createHash("sha256").update(JSON.stringify({ count, channels, height, width, classes }));
+  return hash.update(pixels).update(new Uint8Array(labels.buffer)).digest("hex");
 }
 
 /** A file with the hash of its contents. */

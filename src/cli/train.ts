@@ -18,8 +18,8 @@ import {
 } from "../train/config.ts";
 import { type Fail, settingAt } from "../train/settings.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
-import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
-import { fileSource, readImages, readModel, readText, rereadFile } from "./files.ts";
+import { expectFits, expectImages, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
+import { fileSource, readImages, readModel, readText, rereadFile, rereadImages } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 import { TUNING } from "./tuning.ts";
@@ -40,8 +40,8 @@ const COMMAND = {
     {
       name: "data",
       kind: "string",
-      placeholder: "FILE",
-      help: "UCI text file of 8x8 digits instead of the embedded ones",
+      placeholder: "PATH",
+      help: "images instead of the embedded digits: CIFAR, IDX, npz, a folder or zip of PNG files, or UCI's text",
     },
     {
       name: "config",
@@ -157,6 +157,7 @@ async function begin(values: TrainValues): Promise<Summary> {
   };
   const changes = values.config === undefined ? {} : parseChanges(await readText(values.config), values.config);
   const named = values.preset ?? changes.preset;
+  expectImages(data, named ?? "digits");
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
   configOf(named ?? "digits"); // to report what is wrong with it before any adapter is sought
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
@@ -177,8 +178,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     console.error(`${path} is finished.`);
     return await readSummary(folder);
   }
-  if (config.data) await rereadFile(config.data);
-  const { data } = await readImages(config.data?.path);
+  const data = await rereadImages(config.data);
   let given;
   if (config.teacherFile && !await folder.has(RESULTS.teacher)) {
     await rereadFile(config.teacherFile);

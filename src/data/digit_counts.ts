@@ -7,6 +7,7 @@ import type { ImageData8 } from "./image_data.ts";
 const SIDE = 8;
 /** Largest count a pixel of the optical digits can have. */
 const MAX_COUNT = 16;
+const CLASSES = 10;
 
 /**
  * The optical digits' images, from each pixel's count of dark points, 0 to 16: v = count / 16.
@@ -18,7 +19,7 @@ const MAX_COUNT = 16;
  * @param labels `[count]`.
  * @throws {FileError} where there are fewer than two images or all pixels are alike: such data have no scale.
  */
-export function imagesFromCounts(name: string, counts: Uint8Array, labels: Uint8Array<ArrayBuffer>): ImageData8 {
+export function imagesFromCounts(name: string, counts: Uint8Array, labels: Uint16Array<ArrayBuffer>): ImageData8 {
   const n = counts.length;
   let sum = 0, squares = 0;
   for (const count of counts) {
@@ -37,6 +38,7 @@ export function imagesFromCounts(name: string, counts: Uint8Array, labels: Uint8
     height: SIDE,
     width: SIDE,
     pixels: Uint8Array.from(counts, (count) => Math.round(255 * count / MAX_COUNT)),
+    classes: CLASSES,
     labels,
     mean: Math.fround(unit * sum / n - 1),
     std: Math.fround(unit * Math.sqrt(variance)),

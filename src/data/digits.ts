@@ -18,6 +18,6 @@ const COUNT = 1797;
 /** The embedded digits with their classes 0 to 9. */
 export async function loadDigits(): Promise<ImageData8> {
   const bytes = await inflate(decodeBase64(DIGITS));
-  const labels = bytes.slice(bytes.length - COUNT);
+  const labels = Uint16Array.from(bytes.subarray(bytes.length - COUNT));
   return imagesFromCounts("digits", bytes.subarray(0, bytes.length - COUNT), labels);
 }

@@ -2,7 +2,7 @@
 
 import { FileError } from "../gpu/errors.ts";
 import { imagesFromCounts } from "./digit_counts.ts";
-import type { ImageData8 } from "./image_data.ts";
+import { baseName, type ImageData8 } from "./image_data.ts";
 
 const PIXELS = 64;
 const FIELDS = PIXELS + 1;
@@ -27,13 +27,13 @@ export function parseUciDigits(text: string, fileName: string): ImageData8 {
     throw new FileError(`${fileName} holds no digits; expected rows of ${FIELDS} numbers separated by commas.`);
   }
   const counts = new Uint8Array(rows * PIXELS);
-  const labels = new Uint8Array(rows);
+  const labels = new Uint16Array(rows);
   for (let row = 0; row < rows; row++) {
     const values = parseRow(lines[first + row]!, `${fileName}, line ${first + row + 1}`);
     counts.set(values.subarray(0, PIXELS), row * PIXELS);
     labels[row] = values[PIXELS]!;
   }
-  return imagesFromCounts(fileName.replace(/^.*[\\/]/, ""), counts, labels);
+  return imagesFromCounts(baseName(fileName), counts, labels);
 }
 
 /** True for a row of as many fields as a digit has, none of which is a number. */

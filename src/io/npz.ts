@@ -100,8 +100,37 @@ function encodeNpy(name: string, { dtype, shape, data }: NpyArray): Uint8Array {
   return bytes;
 }
 
-/** `what` names the file and the array at the head of an error's sentence. */
-function decodeNpy(bytes: Uint8Array, what: string): NpyArray {
+/**
+ * Reads a whole .npy file.
+ *
+ * @param what names the file and the array at the head of an error's sentence.
+ * @throws {FileError} as {@linkcode parseNpyHeader} does.
+ */
+export function decodeNpy(bytes: Uint8Array, what: string): NpyArray {
+  const { dtype, shape, dataStart } = parseNpyHeader(bytes, what, bytes.length);
+  return arrayOf(dtype, [...shape], bytes.slice(dataStart).buffer);
+}
+
+/** What stands before the data of a .npy file. */
+export interface NpyHeader {
+  /** NumPy's type code. */
+  readonly dtype: keyof NpyArrays;
+  /** Extents; empty for a single number. */
+  readonly shape: readonly number[];
+  /** Where the data begin. */
+  readonly dataStart: number;
+}
+
+/** Bytes within which a header of version 1 ends, and any that NumPy writes. */
+export const NPY_HEADER_BYTES: number = 10 + 0xffff;
+
+/**
+ * Reads the header of a .npy file of `size` bytes, of which `bytes` are the first ones or all.
+ *
+ * @param what names the file and the array at the head of an error's sentence.
+ * @throws {FileError} where it is damaged, of another kind than {@linkcode decodeNpz} reads, or does not fit the size.
+ */
+export function parseNpyHeader(bytes: Uint8Array, what: string, size: number): NpyHeader {
   const { dictionary, dataStart } = readNpyHeader(bytes, what);
   const field = (key: string, pattern: string, expected: string) => {
     const value = new RegExp(`'${key}'\\s*:\\s*${pattern}`).exec(dictionary)?.[1];
@@ -121,14 +150,13 @@ function decodeNpy(bytes: Uint8Array, what: string): NpyArray {
   const shape = field("shape", "\\(([\\d\\s,]*)\\)", "a tuple of whole numbers").split(",").filter((n) => n.trim()).map(
     Number,
   );
-  const content = bytes.slice(dataStart).buffer;
   const needed = elementCount(shape) * Number(dtype[1]);
-  if (content.byteLength !== needed) {
+  if (size - dataStart !== needed) {
     throw new FileError(
-      `${what} has ${content.byteLength} bytes of data; expected ${needed} for ${dtype} of shape ${shapeText(shape)}.`,
+      `${what} has ${size - dataStart} bytes of data; expected ${needed} for ${dtype} of shape ${shapeText(shape)}.`,
     );
   }
-  return arrayOf(dtype, shape, content);
+  return { dtype, shape, dataStart };
 }
 
 function readNpyHeader(bytes: Uint8Array, what: string): { dictionary: string; dataStart: number } {

@@ -6,8 +6,8 @@ import { FileError } from "../gpu/errors.ts";
  * A class or function that a pickle names; it is a name and nothing else.
  *
  * Values that need no name become JavaScript's own: None null, dictionaries `Map`, lists and tuples arrays, sets `Set`,
- * bytes and bytearrays views of the file as `Uint8Array`, text and Python 2's strings (as Latin-1) strings, integers
- * numbers (`bigint` beyond 2^53).
+ * bytes and bytearrays views of the file as `Uint8Array`, text and Python 2's strings (as Latin-1) strings, but those of
+ * more than 64 KiB as bytes, integers numbers (`bigint` beyond 2^53).
  */
 export class PickleName {
   /** `name` is the module's and the object's, with a dot between. */
@@ -44,6 +44,8 @@ const MAX_OPERATIONS = 1 << 21;
 /** Bytes of an integer; the longest one in a file of PyTorch has 10. */
 const MAX_INTEGER_BYTES = 256;
 const MAX_PROTOCOL = 5;
+/** Longer strings of Python 2 are the contents of arrays: as text they would take several times their memory. */
+const MAX_STRING_BYTES = 1 << 16;
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Bounds the time and memory of reading one file, whatever it says; nested pickles share it. */
@@ -436,7 +438,7 @@ const OPERATIONS: ReadonlyMap<number, (m: Machine) => void> = new Map<number, (m
   operation("\x8e", (m) => m.push(m.bytes(m.uint64()))),
   operation("\x96", (m) => m.push(m.bytes(m.uint64()))), // BYTEARRAY8
   operation("S", (m) => m.push(unescaped(m, latin1(m.line())))), // STRING
-  operation("T", (m) => m.push(latin1(m.bytes(m.uint32())))), // BINSTRING
+  operation("T", (m) => m.push(longString(m.bytes(m.uint32())))), // BINSTRING
   operation("U", (m) => m.push(latin1(m.bytes(m.byte())))), // SHORT_BINSTRING
   operation("V", (m) => m.push(unicodeUnescaped(m, latin1(m.line())))), // UNICODE
   operation("X", (m) => m.push(m.text(m.bytes(m.uint32())))),
@@ -544,6 +546,11 @@ function textFloat(m: Machine, text: string): number {
   const value = Object.hasOwn(named, text) ? named[text]! : Number(text);
   if (text.trim() === "" || (Number.isNaN(value) && text !== "nan")) throw m.fail(`${quoted(text)} is no number`);
   return value;
+}
+
+/** A string of Python 2, which had no other type for bytes. */
+function longString(bytes: Uint8Array): string | Uint8Array {
+  return bytes.length > MAX_STRING_BYTES ? bytes : latin1(bytes);
 }
 
 const ESCAPES: Readonly<Record<string, string>> = { n: "\n", r: "\r", t: "\t", "\\": "\\", "'": "'", '"': '"' };

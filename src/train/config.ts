@@ -85,11 +85,11 @@ export interface DistillConfig {
   readonly clipNorm: number;
 }
 
-/** Where a file's contents came from. */
+/** Where the contents of a file or a data set came from. */
 export interface FileSource {
   /** Path as the user gave it. */
   readonly path: string;
-  /** SHA-256 of the bytes, hexadecimal. */
+  /** SHA-256 of the bytes, or of a data set's images and classes, hexadecimal. */
   readonly sha256: string;
 }
 
@@ -99,7 +99,7 @@ export interface RunConfig {
   readonly preset: PresetName;
   /** Seed of every random number. */
   readonly seed: number;
-  /** UCI text file; absent: the embedded digits. */
+  /** File or folder of a data set; absent: the embedded digits. */
   readonly data?: FileSource;
   /** A trained teacher; absent: one is trained. */
   readonly teacherFile?: FileSource;
@@ -188,6 +188,13 @@ export const PRESETS = {
 
 /** Name of a preset. */
 export type PresetName = keyof typeof PRESETS;
+
+/** Images that the presets are for: the channels, and the pixels of a side. */
+export const PRESET_IMAGES: Readonly<Record<PresetName, { readonly channels: number; readonly resolution: number }>> = {
+  "digits": { channels: 1, resolution: 8 },
+  "digits-small": { channels: 1, resolution: 8 },
+  "digits-tiny": { channels: 1, resolution: 8 },
+};
 
 /** The preset for an adapter where the user names none. */
 export function defaultPreset(softwareAdapter: boolean): PresetName {

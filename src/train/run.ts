@@ -26,7 +26,7 @@ import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
-import { type RunConfig, stepsOf } from "./config.ts";
+import { PRESET_IMAGES, type PresetName, type RunConfig, stepsOf } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 
@@ -250,6 +250,17 @@ export function expectModel({ kind, network }: ModelInfo, wanted: ModelKind, dat
     throw new FileError(
       `${path} makes ${imageChannels}x${resolution}x${resolution} images; the data are ` +
         `${data.channels}x${data.height}x${data.width}.`,
+    );
+  }
+}
+
+/** Throws a {@linkcode FileError} unless the data are of the size that the preset is for. */
+export function expectImages({ name, channels, height, width }: ImageData8, preset: PresetName): void {
+  const wanted = PRESET_IMAGES[preset];
+  if (channels !== wanted.channels || height !== wanted.resolution) {
+    throw new FileError(
+      `${name} holds ${channels}x${height}x${width} images; the preset ${preset} is for ` +
+        `${wanted.channels}x${wanted.resolution}x${wanted.resolution} ones.`,
     );
   }
 }
