@@ -1,14 +1,16 @@
 /** The samplers: Heun's against PyTorch, noise levels, images that depend on seed and index alone. */
 
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { karrasLevels } from "../src/diffusion/edm.ts";
-import { compileHeun, createSampler, heunRuns } from "../src/diffusion/sampler.ts";
-import { Workspace } from "../src/graph/mod.ts";
+import { normalArray } from "../src/data/philox.ts";
+import { denoise, karrasLevels, sameSigma } from "../src/diffusion/edm.ts";
+import { compileSolver, createSampler, DEFAULT_SOLVER, latentValues } from "../src/diffusion/sampler.ts";
+import { evaluationsOf, type SolverSettings, solverSteps } from "../src/diffusion/solvers.ts";
+import { constant, evaluate, Workspace } from "../src/graph/mod.ts";
 import type { ModelInfo } from "../src/io/model.ts";
 import { UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Weights } from "../src/optim/weights.ts";
 import { readFixture } from "./fixtures.ts";
-import { gpuTest, relativeError } from "./gpu.ts";
+import { gpuTest, randomArray, relativeError } from "./gpu.ts";
 
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 16, channelMult: [1, 2], blocks: 1 };
 
@@ -30,32 +32,88 @@ gpuTest("Heun's sampler: 18 steps and 35 evaluations against PyTorch", async (gp
   const fixture = await readFixture("heun");
   const workspace = new Workspace(gpu);
   const weights = await fixtureWeights(workspace);
-  const levels = karrasLevels(18);
+  const steps = solverSteps({ solver: "heun", steps: 18 });
   const state = workspace.variable("x", [2, 1, 8, 8]);
-  state.write(fixture.get("z").map((z) => z * levels[0]!));
-  const programs = await compileHeun(
-    weights,
-    state.tensor,
-    (label, x) => workspace.compile({ label, updates: [[state, x]] }),
-  );
-  const runs = heunRuns(programs, levels);
-  workspace.submit(runs);
+  state.write(fixture.get("z").map((z) => z * steps[0]!.level));
+  const runs = await compileSolver(weights, state, steps);
+  workspace.submit(runs(latentValues(0, 0)));
   const error = relativeError(await state.read() as Float32Array, fixture.get("x0"));
   assert(error < 1e-5, `images: ${error}`);
-  const evaluations = runs.reduce((total, { program }) => total + (program === programs.heun ? 2 : 1), 0);
-  assertEquals(evaluations, fixture.get("evaluations")[0]);
+  assertEquals(evaluationsOf(steps), fixture.get("evaluations")[0]);
   workspace.destroy();
 });
+
+const SETTINGS: readonly SolverSettings[] = [
+  { solver: "heun", steps: 3, churn: { amount: 0.6, min: 0.01, max: 50, noise: 1.003 } },
+  { solver: "euler", steps: 3, churn: { amount: 0.6 } },
+  { solver: "ddim", steps: 4, eta: 0.7 },
+  { solver: "dpm-solver++", steps: 5 },
+];
+
+for (const settings of SETTINGS) {
+  gpuTest(`a solver's steps, one by one on the host: ${JSON.stringify(settings)}`, async (gpu) => {
+    const workspace = new Workspace(gpu);
+    const weights = await fixtureWeights(workspace);
+    const steps = solverSteps(settings);
+    const shape = [3, 1, 8, 8], seed = 5, first = 7;
+    const z = randomArray(3 * 64, 1).map((v) => v * steps[0]!.level);
+    const state = workspace.variable("x", shape);
+    state.write(z);
+    const runs = await compileSolver(weights, state, steps);
+    workspace.submit(runs(latentValues(seed, first)));
+    const got = await state.read() as Float32Array;
+
+    const denoised = async (x: readonly number[], sigma: number) => {
+      const d = denoise(
+        weights.network as UNet,
+        weights.lookup,
+        constant(Float32Array.from(x), shape),
+        sameSigma(constant([sigma], []), 3),
+      );
+      return Array.from((await evaluate(workspace, { d })).d as Float32Array);
+    };
+    const noise = (step: number, stream: number) =>
+      normalArray(latentValues(seed, first).seed, step, first, 3, 64, stream);
+    const sum = (...terms: (readonly [number, ArrayLike<number>])[]) =>
+      Array.from(z, (_, i) => terms.reduce((total, [factor, values]) => total + factor * values[i]!, 0));
+    let x = [...z], previous = z.map(() => 0) as ArrayLike<number>;
+    for (const [i, step] of steps.entries()) {
+      const { sigma } = step;
+      const hat = sum([1, x], [step.before, noise(i + 1, 0x201)]);
+      const d = await denoised(hat, sigma);
+      if (step.kind === "heun") {
+        const dt = step.next - sigma;
+        const slope = sum([1 / sigma, hat], [-1 / sigma, d]);
+        const euler = sum([1, hat], [dt, slope]);
+        const after = await denoised(euler, step.next);
+        x = sum([1, hat], [dt / 2, slope], [dt / 2 / step.next, euler], [-dt / 2 / step.next, after]);
+      } else {
+        const after = noise(i + 1, 0x202);
+        x = sum([step.x, hat], [step.denoised, d], [step.previous, previous], [step.after, after]);
+        previous = d;
+      }
+    }
+    // Steps from sigma 80 down cancel all but a few digits.
+    const error = relativeError(got, x);
+    assert(error < 1e-4, `images: ${error}`);
+    workspace.destroy();
+  });
+}
 
 gpuTest("samplers: an image depends on the seed and its index alone, whatever the batch", async (gpu) => {
   const workspace = new Workspace(gpu);
   const weights = await fixtureWeights(workspace);
   const common = { network: NETWORK, mean: -0.4, std: 0.75, provenance: {} };
-  const infos: ModelInfo[] = [{ ...common, kind: "generator", sigmaInit: 2.5 }, { ...common, kind: "teacher" }];
-  for (const info of infos) {
-    const small = await createSampler(weights, info, { batch: 3, steps: 4 });
-    const large = await createSampler(weights, info, { batch: 8, steps: 4 });
-    assertEquals([small.evaluations, large.evaluations], info.kind === "generator" ? [1, 1] : [7, 7]);
+  const teacher: ModelInfo = { ...common, kind: "teacher" };
+  const runs: [ModelInfo, SolverSettings, number][] = [
+    [{ ...common, kind: "generator", sigmaInit: 2.5 }, DEFAULT_SOLVER, 1],
+    [teacher, { solver: "heun", steps: 4 }, 7],
+    [teacher, { solver: "ddim", steps: 3, eta: 1 }, 3],
+  ];
+  for (const [info, solver, evaluations] of runs) {
+    const small = await createSampler(weights, info, { batch: 3, solver });
+    const large = await createSampler(weights, info, { batch: 8, solver });
+    assertEquals([small.evaluations, large.evaluations], [evaluations, evaluations]);
     const images = await large.sample(5, 0, 8);
     assertEquals(images.length, 8 * 64);
     assertEquals(await small.sample(5, 0, 8), images);

@@ -4,9 +4,10 @@ import { Evaluator } from "../eval/evaluate.ts";
 import { Workspace } from "../graph/mod.ts";
 import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { expectModel, measure, samplerOf } from "../train/run.ts";
-import { checkSteps, readImages, readModel } from "./files.ts";
+import { readImages, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
+import { SOLVER_OPTIONS, solverOf } from "./solver.ts";
 import { TUNING } from "./tuning.ts";
 
 const COMMAND = {
@@ -16,7 +17,7 @@ const COMMAND = {
     { name: "model", kind: "string", required: true, placeholder: "FILE", help: "teacher or generator (.safetensors)" },
     { name: "n", kind: "integer", min: 65, max: 1000000, default: 5000, help: "number of images" },
     { name: "seed", kind: "integer", min: 0, max: 4294967295, default: 0, help: "seed of the images" },
-    { name: "steps", kind: "integer", min: 1, max: 1000, help: "steps of a teacher's Heun sampler (default: 18)" },
+    ...SOLVER_OPTIONS,
     {
       name: "data",
       kind: "string",
@@ -33,14 +34,14 @@ const COMMAND = {
 export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
   const { model } = await readModel(values.model);
-  checkSteps(values.steps, model);
+  const solver = solverOf(values, model);
   const { data } = await readImages(values.data);
   expectModel(model.info, model.info.kind, data, values.model);
   if (values.json !== undefined) await expectWritable(values.json);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const workspace = new Workspace(gpu);
   const evaluator = await Evaluator.create(workspace, data);
-  const measured = await measure(evaluator, await samplerOf(workspace, model, values.steps), values.n, values.seed);
+  const measured = await measure(evaluator, await samplerOf(workspace, model, solver), values.n, values.seed);
   const { frechetDistance, floor, nearestDistance, coverage, evaluations, imagesPerSecond } = measured;
   console.log(`${values.model} (${model.info.kind}), ${values.n} images against the ${data.count} of ${data.name}`);
   console.log(`  Fréchet distance    ${frechetDistance.toFixed(3)}`);

@@ -1,7 +1,7 @@
 /** Files that a command is given by the user. */
 
 import { createHash } from "node:crypto";
-import { FileError, UsageError } from "../gpu/errors.ts";
+import { FileError } from "../gpu/errors.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { loadDigits } from "../data/digits.ts";
 import { loadDataset } from "../data/load.ts";
@@ -23,13 +23,6 @@ export function readText(path: string): Promise<string> {
 export async function readModel(path: string): Promise<{ bytes: Uint8Array<ArrayBuffer>; model: Model }> {
   const bytes = await readFile(path);
   return { bytes, model: await decodeModel(bytes, path) };
-}
-
-/** Throws where `--steps` was given for a generator. */
-export function checkSteps(steps: number | undefined, { info }: Model): void {
-  if (steps !== undefined && info.kind === "generator") {
-    throw new UsageError("--steps goes with a teacher only: a generator takes one step.");
-  }
 }
 
 /** The images of a data set, or the embedded digits where no path is given. */

@@ -8,9 +8,10 @@ import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
 import { encodePng, imageGrid } from "../io/png.ts";
 import { samplerOf } from "../train/run.ts";
-import { checkSteps, readModel } from "./files.ts";
+import { readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
+import { SOLVER_OPTIONS, solverOf } from "./solver.ts";
 import { TUNING } from "./tuning.ts";
 
 const COMMAND = {
@@ -34,7 +35,7 @@ const COMMAND = {
       placeholder: "FILE",
       help: "grid.png, or images.npz (`images` uint8 NHWC)",
     },
-    { name: "steps", kind: "integer", min: 1, max: 1000, help: "steps of a teacher's Heun sampler (default: 18)" },
+    ...SOLVER_OPTIONS,
     TUNING,
     NO_INSTALL,
   ],
@@ -51,7 +52,7 @@ export async function run(args: string[]): Promise<void> {
     throw new UsageError(`--out ${values.out} should end in .png or .npz.`);
   }
   const { model } = await readModel(values.model);
-  checkSteps(values.steps, model);
+  const solver = solverOf(values, model);
   const { imageChannels, resolution } = model.info.network;
   if (format === ".png" && imageChannels !== 1 && imageChannels !== 3) {
     throw new FileError(`${values.model} makes images of ${imageChannels} channels; a .png has 1 or 3.`);
@@ -62,7 +63,7 @@ export async function run(args: string[]): Promise<void> {
   await expectWritable(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const workspace = new Workspace(gpu);
-  const sampler = await samplerOf(workspace, model, values.steps);
+  const sampler = await samplerOf(workspace, model, solver);
   await sampler.sample(values.seed, 0, 1);
   const started = performance.now();
   const pixels = await sampler.sample(values.seed, 0, values.n);

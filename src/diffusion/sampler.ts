@@ -7,6 +7,7 @@ import {
   affine,
   div,
   host,
+  type HostValues,
   mul,
   type Program,
   randomNormal,
@@ -14,12 +15,14 @@ import {
   sub,
   type Tensor,
   toUint8,
+  type Variable,
   type Workspace,
 } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { UNet } from "../nn/unet.ts";
 import { Weights } from "../optim/weights.ts";
-import { denoise, generate, karrasLevels, sameSigma } from "./edm.ts";
+import { denoise, generate, sameSigma } from "./edm.ts";
+import { evaluationsOf, type SolverSettings, type SolverStep, solverSteps } from "./solvers.ts";
 
 /** Images a program samples at once where nothing else is asked for. */
 export const SAMPLE_BATCH = 64;
@@ -44,28 +47,43 @@ export interface Sampler {
 export interface SamplerOptions {
   /** Images at once. */
   readonly batch?: number;
-  /** Steps of a teacher's Heun sampler; 18 when absent. */
-  readonly steps?: number;
+  /** How a teacher is sampled; when absent by 18 steps of Heun's method. */
+  readonly solver?: SolverSettings;
 }
+
+/** How a teacher is sampled where nothing else is asked for. */
+export const DEFAULT_SOLVER: SolverSettings = { solver: "heun", steps: 18 };
 
 /** Compiles the sampler of a model. */
 export function createSampler(weights: Weights, info: ModelInfo, options: SamplerOptions = {}): Promise<Sampler> {
-  const { batch = SAMPLE_BATCH, steps = 18 } = options;
-  return info.kind === "generator" ? oneStepSampler(weights, info, batch) : heunSampler(weights, info, batch, steps);
+  const { batch = SAMPLE_BATCH, solver = DEFAULT_SOLVER } = options;
+  if (info.kind === "generator") return oneStepSampler(weights, info, batch);
+  return solverSampler(weights, info, batch, solverSteps(solver));
+}
+
+/** Leaves of a sampler's random numbers. */
+function randomLeaves() {
+  return { seed: host("seed", [2], "u32"), step: host("step", [], "u32"), first: host("first", [], "u32") };
 }
 
 /** `z` [batch, C, H, W]: samples `first` … of the noise sequence `seed`. */
 function latents(info: ModelInfo, batch: number): Tensor {
   const { imageChannels, resolution } = info.network;
-  return randomNormal([batch, imageChannels, resolution, resolution], {
-    seed: host("seed", [2], "u32"),
-    step: host("step", [], "u32"),
-    first: host("first", [], "u32"),
-    stream: SAMPLE_STREAM,
-  });
+  return randomNormal([batch, imageChannels, resolution, resolution], { ...randomLeaves(), stream: SAMPLE_STREAM });
 }
 
-function latentValues(seed: number, first: number): { seed: Seed; step: number; first: number } {
+/** Values of {@linkcode randomLeaves}. */
+export interface LatentValues extends HostValues {
+  /** The sequence. */
+  readonly seed: Seed;
+  /** 0 for the latents, the number of the step for what a step adds. */
+  readonly step: number;
+  /** Index of the first sample. */
+  readonly first: number;
+}
+
+/** Where the random numbers of the images from `first` on of the sequence `seed` come from. */
+export function latentValues(seed: number, first: number): LatentValues {
   return { seed: [seed >>> 0, SAMPLE_KEY], step: 0, first };
 }
 
@@ -109,69 +127,97 @@ async function oneStepSampler(weights: Weights, info: ModelInfo, batch: number):
   };
 }
 
-/** Deterministic Heun sampler (EDM, algorithm 1 without churn) on Karras's levels; the last step is Euler's. */
-async function heunSampler(weights: Weights, info: ModelInfo, batch: number, steps: number): Promise<Sampler> {
+/** Draws from a denoiser, step by step. */
+async function solverSampler(
+  weights: Weights,
+  info: ModelInfo,
+  batch: number,
+  steps: readonly SolverStep[],
+): Promise<Sampler> {
   const { workspace } = weights;
-  const levels = karrasLevels(steps);
   const { imageChannels, resolution } = info.network;
-  const state = workspace.variable("sample.x", [batch, imageChannels, resolution, resolution]);
-  const programs = await compileHeun(
-    weights,
-    state.tensor,
-    (label, x) => workspace.compile({ label, updates: [[state, x]] }),
-  );
+  const x = workspace.variable("sample.x", [batch, imageChannels, resolution, resolution]);
+  const runs = await compileSolver(weights, x, steps);
   const begin = await workspace.compile({
     label: "sample.begin",
-    updates: [[state, affine(latents(info, batch), levels[0]!, 0)]],
+    updates: [[x, affine(latents(info, batch), steps[0]!.level, 0)]],
   });
   const finish = await workspace.compile({
     label: "sample.finish",
-    outputs: { images: toUint8(state.tensor, dataToBytes(info)) },
+    outputs: { images: toUint8(x.tensor, dataToBytes(info)) },
   });
-  const runs = heunRuns(programs, levels);
   return {
-    evaluations: 2 * steps - 1,
+    evaluations: evaluationsOf(steps),
     sample: (seed, first, count) =>
       inBatches(info, batch, count, async (done) => {
-        workspace.submit([begin.at(latentValues(seed, first + done)), ...runs, finish.at()]);
+        const random = latentValues(seed, first + done);
+        workspace.submit([begin.at(random), ...runs(random), finish.at()]);
         return (await finish.read()).images as Uint32Array;
       }),
   };
 }
 
-/** The two programs of the Heun sampler: a full step, and the last one to σ = 0. */
-export interface HeunPrograms {
-  /** Two evaluations. */
-  readonly heun: Program;
-  /** One evaluation. */
-  readonly euler: Program;
-}
+/** Streams of the noise that steps add before and after. */
+const BEFORE_STREAM = 0x201, AFTER_STREAM = 0x202;
 
-/** Builds both programs on the state `x` [N, C, H, W]; run-time values `sigma` and `next`. */
-export async function compileHeun(
+/**
+ * Compiles a sampler's steps, which change the state `x` [N, C, H, W] from their first level's noise to images. The result
+ * gives their runs; `random` says where the noise of stochastic steps comes from.
+ */
+export async function compileSolver(
   weights: Weights,
-  x: Tensor,
-  compile: (label: string, next: Tensor) => Promise<Program>,
-): Promise<HeunPrograms> {
+  x: Variable,
+  steps: readonly SolverStep[],
+): Promise<(random: LatentValues) => Run[]> {
+  const { workspace } = weights;
+  const { shape } = x.tensor;
   const network = inF32(weights);
-  const sigma = host("sigma"), next = host("next");
-  const slope = (at: Tensor, level: Tensor) => {
-    const denoised = denoise(network, weights.lookup, at, sameSigma(level, at.shape[0]!));
-    return div(sub(at, denoised), level);
+  const linear = steps.filter((step) => step.kind === "linear");
+  const has = {
+    before: steps.some(({ before }) => before > 0),
+    after: linear.some(({ after }) => after > 0),
+    previous: linear.some(({ previous }) => previous !== 0),
   };
-  const step = sub(next, sigma);
-  const d = slope(x, sigma);
-  const euler = add(x, mul(step, d));
-  const heun = add(x, mul(affine(step, 0.5, 0), add(d, slope(euler, next))));
-  return { heun: await compile("sample.heun", heun), euler: await compile("sample.euler", euler) };
-}
+  const noise = (name: string, stream: number) => mul(host(name), randomNormal(shape, { ...randomLeaves(), stream }));
+  const start = () => has.before ? add(x.tensor, noise("before", BEFORE_STREAM)) : x.tensor;
+  const denoised = (at: Tensor, sigma: Tensor) => denoise(network, weights.lookup, at, sameSigma(sigma, shape[0]!));
 
-/** One run a step over `levels`, which end with 0. */
-export function heunRuns({ heun, euler }: HeunPrograms, levels: readonly number[]): Run[] {
-  return levels.slice(0, -1).map((sigma, i) => {
-    const next = levels[i + 1]!;
-    return (next > 0 ? heun : euler).at({ sigma, next });
-  });
+  const heun = async (): Promise<Program> => {
+    const from = start(), sigma = host("sigma"), next = host("next"), step = sub(next, sigma);
+    const slope = (at: Tensor, level: Tensor) => div(sub(at, denoised(at, level)), level);
+    const d = slope(from, sigma);
+    const slopes = add(d, slope(add(from, mul(step, d)), next));
+    return await workspace.compile({
+      label: "sample.heun",
+      updates: [[x, add(from, mul(affine(step, 0.5, 0), slopes))]],
+    });
+  };
+  const euler = async (): Promise<Program> => {
+    const from = start(), d = denoised(from, host("sigma"));
+    const kept = has.previous ? workspace.variable("sample.denoised", shape) : undefined;
+    const terms = [
+      ...[mul(host("x"), from), mul(host("denoised"), d)],
+      ...kept ? [mul(host("previous"), kept.tensor)] : [],
+      ...has.after ? [noise("after", AFTER_STREAM)] : [],
+    ];
+    const updates: (readonly [Variable, Tensor])[] = [[x, terms.reduce(add)]];
+    if (kept) updates.push([kept, d]);
+    return await workspace.compile({ label: "sample.step", updates });
+  };
+  const programs = { heun: linear.length < steps.length ? await heun() : undefined, linear: await euler() };
+  return (random) =>
+    steps.map((step, i) => {
+      const { sigma, before } = step;
+      const drawn = { ...random, step: i + 1 };
+      const common = { sigma, ...has.before && { before, ...drawn } };
+      if (step.kind === "heun") return programs.heun!.at({ ...common, next: step.next });
+      const { x, denoised, previous, after } = step;
+      return programs.linear.at({
+        ...{ ...common, x, denoised },
+        ...has.previous && { previous },
+        ...has.after && { after, ...drawn },
+      });
+    });
 }
 
 /** Puts a model's weights on the device. */

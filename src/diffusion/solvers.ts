@@ -37,14 +37,19 @@ export interface SolverSettings {
   readonly eta?: number | undefined;
 }
 
-/** A step with one evaluation: x̂ = x + churn n, D = D(x̂, sigma), x' = x x̂ + denoised D + previous D₋₁ + noise n'. */
-export interface LinearStep {
+interface CommonStep {
+  /** Noise level of the x that the step takes. */
+  readonly level: number;
+  /** Standard deviation of the noise added to it before: x̂ = x + before n. */
+  readonly before: number;
+  /** Noise level of x̂, at which the denoiser is evaluated. */
+  readonly sigma: number;
+}
+
+/** A step with one evaluation: D = D(x̂, sigma), x' = x x̂ + denoised D + previous D₋₁ + after n'. */
+export interface LinearStep extends CommonStep {
   /** Tells the steps apart. */
   readonly kind: "linear";
-  /** Noise level at which the denoiser is evaluated. */
-  readonly sigma: number;
-  /** Standard deviation of the noise added before. */
-  readonly churn: number;
   /** Coefficient of x̂. */
   readonly x: number;
   /** Coefficient of D. */
@@ -52,19 +57,15 @@ export interface LinearStep {
   /** Coefficient of the last step's D. */
   readonly previous: number;
   /** Standard deviation of the noise added after. */
-  readonly noise: number;
+  readonly after: number;
 }
 
-/** Heun's step from `sigma` to `next`, x̂ = x + churn n. */
-export interface HeunStep {
+/** Heun's step from `sigma` to `next`. */
+export interface HeunStep extends CommonStep {
   /** Tells the steps apart. */
   readonly kind: "heun";
-  /** Noise level of x̂. */
-  readonly sigma: number;
   /** Noise level of the result, above 0. */
   readonly next: number;
-  /** Standard deviation of the noise added before. */
-  readonly churn: number;
 }
 
 /** One step of a sampler. */
@@ -79,31 +80,23 @@ export function solverSteps(settings: SolverSettings): SolverStep[] {
   check(settings);
   const { solver, steps, churn, eta = 0 } = settings;
   const levels = karrasLevels(steps);
-  let last = NaN;
   return levels.slice(0, -1).map((level, i) => {
     const next = levels[i + 1]!;
     const sigma = level * (1 + churnShare(level, steps, churn));
-    const added = Math.sqrt(sigma ** 2 - level ** 2) * (churn?.noise ?? 1);
-    if (solver === "heun" && next > 0) return { kind: "heun", sigma, next, churn: added };
+    const common = { level, sigma, before: Math.sqrt(sigma ** 2 - level ** 2) * (churn?.noise ?? 1) };
+    if (solver === "heun" && next > 0) return { ...common, kind: "heun", next };
     if (solver === "dpm-solver++") {
-      const step = multistep(sigma, next, last);
-      last = sigma;
-      return step;
+      return { ...common, kind: "linear", after: 0, ...multistep(sigma, next, levels[i - 1]) };
     }
-    const noise = eta * next * Math.sqrt(1 - (next / sigma) ** 2);
-    const x = Math.sqrt(next ** 2 - noise ** 2) / sigma;
-    return { kind: "linear", sigma, churn: added, x, denoised: 1 - x, previous: 0, noise };
+    const after = eta * next * Math.sqrt(1 - (next / sigma) ** 2);
+    const x = Math.sqrt(next ** 2 - after ** 2) / sigma;
+    return { ...common, kind: "linear", x, denoised: 1 - x, previous: 0, after };
   });
 }
 
 /** Evaluations of the network that the steps cost. */
 export function evaluationsOf(steps: readonly SolverStep[]): number {
   return steps.reduce((sum, { kind }) => sum + (kind === "heun" ? 2 : 1), 0);
-}
-
-/** True where a step draws random numbers. */
-export function isStochastic(steps: readonly SolverStep[]): boolean {
-  return steps.some((step) => step.churn > 0 || (step.kind === "linear" && step.noise > 0));
 }
 
 /** Relative increase of σ before a step. */
@@ -116,14 +109,10 @@ function churnShare(sigma: number, steps: number, churn: Churn | undefined): num
  * DPM-Solver++(2M) in terms of σ (α = 1, so λ = −ln σ): x' = (σ'/σ) x + (1 − σ'/σ) ((1 + 1/2r) D − (1/2r) D₋₁) with
  * r = (λ − λ₋₁)/(λ' − λ). The first step and the one to σ' = 0 are of first order.
  */
-function multistep(sigma: number, next: number, last: number): LinearStep {
+function multistep(sigma: number, next: number, last?: number): Pick<LinearStep, "x" | "denoised" | "previous"> {
   const x = next / sigma;
-  const extrapolation = next > 0 && !Number.isNaN(last) ? Math.log(sigma / next) / (2 * Math.log(last / sigma)) : 0;
-  return {
-    ...{ kind: "linear", sigma, churn: 0, x, noise: 0 },
-    denoised: (1 - x) * (1 + extrapolation),
-    previous: (x - 1) * extrapolation,
-  };
+  const extrapolation = next > 0 && last !== undefined ? Math.log(sigma / next) / (2 * Math.log(last / sigma)) : 0;
+  return { x, denoised: (1 - x) * (1 + extrapolation), previous: (x - 1) * extrapolation };
 }
 
 function check({ solver, steps, churn, eta }: SolverSettings): void {

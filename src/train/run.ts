@@ -4,6 +4,7 @@ import { bytesToData, type Statistics } from "../data/scaling.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Seed } from "../data/philox.ts";
 import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
+import type { SolverSettings } from "../diffusion/solvers.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
@@ -29,9 +30,6 @@ import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weigh
 import { PRESET_IMAGES, type PresetName, type RunConfig, stepsOf } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
-
-/** Steps of the teacher's sampler when it is measured. */
-export const TEACHER_SAMPLING_STEPS = 18;
 
 /** Steps between two looks at the metrics: each look waits for the device. */
 const READ_EVERY = { teacher: 20, distill: 10 };
@@ -509,9 +507,9 @@ function provenance(config: RunConfig, data: ImageData8, training: string): Reco
   };
 }
 
-/** Puts a model on the device and compiles its sampler, a teacher's with `steps` of Heun's method. */
-export function samplerOf(workspace: Workspace, model: Model, steps = TEACHER_SAMPLING_STEPS): Promise<Sampler> {
-  return createSampler(uploadWeights(workspace, model.info, model.weights), model.info, { steps });
+/** Puts a model on the device and compiles its sampler. */
+export function samplerOf(workspace: Workspace, model: Model, solver?: SolverSettings): Promise<Sampler> {
+  return createSampler(uploadWeights(workspace, model.info, model.weights), model.info, solver ? { solver } : {});
 }
 
 /** Samples `count` images and measures them. */
