@@ -39,6 +39,7 @@ export * from "./src/nn/unet.ts";
 export * from "./src/diffusion/edm.ts";
 export * from "./src/diffusion/image_sampler.ts";
 export * from "./src/diffusion/sampler.ts";
+export * from "./src/diffusion/solvers.ts";
 export * from "./src/diffusion/teacher.ts";
 export * from "./src/distill/bregman.ts";
 export * from "./src/distill/step.ts";

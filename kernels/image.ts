@@ -10,6 +10,8 @@ export interface GatherShape {
   readonly count: number;
   /** Bytes in an image; any number. */
   readonly perImage: number;
+  /** Where present, every image counts twice, the second time mirrored: rows of this many bytes are reversed. */
+  readonly mirroredWidth?: number | undefined;
   /** Multiplies the byte. */
   readonly scale: number;
   /** Added after scaling. */
@@ -28,28 +30,24 @@ export interface ConvertShape {
 
 /** y f32 [count, perImage] = scale * byte + shift of the images at `indices` u32 [count]; data u32, four bytes a word. */
 export function gatherImages<B>(b: { data: B; indices: B; y: B }, s: GatherShape): Dispatch<B> {
-  const { count, perImage, scale, shift } = s;
-  return toFloat("image.gather", { x: b.data, indices: b.indices, y: b.y }, perImage, count * perImage, scale, shift);
+  return toFloat("image.gather", { x: b.data, indices: b.indices, y: b.y }, { ...s, count: s.count * s.perImage });
 }
 
 /** y f32 [count] = scale * byte + shift; x u32, four bytes a word. */
 export function fromUint8<B>(b: { x: B; y: B }, { count, scale, shift }: ConvertShape): Dispatch<B> {
-  return toFloat("image.fromUint8", { ...b, indices: undefined }, 1, count, scale, shift);
+  return toFloat("image.fromUint8", { ...b, indices: undefined }, { perImage: 1, count, scale, shift });
 }
 
 function toFloat<B>(
   label: string,
   b: { x: B; indices: B | undefined; y: B },
-  perImage: number,
-  count: number,
-  scale: number,
-  shift: number,
+  { perImage, mirroredWidth, count, scale, shift }: GatherShape,
 ): Dispatch<B> {
   return {
     label,
     source: unpack,
-    constants: { GATHER: Number(b.indices !== undefined) },
-    uniforms: [perImage, count, new F32(scale), new F32(shift)],
+    constants: { GATHER: Number(b.indices !== undefined), MIRROR: Number(mirroredWidth !== undefined) },
+    uniforms: [perImage, mirroredWidth ?? 1, count, new F32(scale), new F32(shift)],
     reads: [b.x, b.indices ?? b.x],
     writes: [b.y],
     workgroups: spread(ceilDiv(count, 64)),

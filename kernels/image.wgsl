@@ -4,12 +4,13 @@
 //   y[t] = scale * byte[t] + shift                                                      (otherwise)
 //
 // data holds bytes, four a word, the first in the lowest bits. Indices are trusted; past the end WebGPU reads anything.
+// With MIRROR every image counts twice: the index 2 i is image i, 2 i + 1 the same with its rows reversed.
 //
 // Bindings: 0 shape (count = elements of y), 1 data (read), 2 indices (read; anything without GATHER), 3 y (written).
-// Constants: GATHER. Dispatch: ceil(count / 64) workgroups, one thread per element of y, linear over x and y.
+// Constants: GATHER, MIRROR. Dispatch: ceil(count / 64) workgroups, one thread per element of y, linear over x and y.
 // Numerics: f32, one multiply-add.
 
-struct Shape { per_image: u32, count: u32, scale: f32, shift: f32 }
+struct Shape { per_image: u32, width: u32, count: u32, scale: f32, shift: f32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> data: array<u32>;
@@ -17,6 +18,7 @@ struct Shape { per_image: u32, count: u32, scale: f32, shift: f32 }
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 const GATHER: bool = true;
+const MIRROR: bool = false;
 
 @compute @workgroup_size(64)
 fn main(
@@ -29,7 +31,13 @@ fn main(
   var at = t;
   if (GATHER) {
     let n = t / shape.per_image;
-    at = (indices[n] - n) * shape.per_image + t;
+    var index = indices[n];
+    if (MIRROR) {
+      let column = t % shape.width;
+      if ((index & 1u) == 1u) { at += shape.width - 1u - 2u * column; }
+      index >>= 1u;
+    }
+    at += (index - n) * shape.per_image;
   }
   let byte = (data[at >> 2u] >> (8u * (at & 3u))) & 0xffu;
   y[t] = fma(f32(byte), shape.scale, shape.shift);

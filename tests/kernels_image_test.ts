@@ -25,6 +25,24 @@ for (const [images, count, perImage] of [[1, 1, 1], [1797, 67, 64], [33, 50, 75]
   });
 }
 
+gpuTest("image: every image twice, the second time mirrored", async (gpu) => {
+  const images = 9, channels = 2, height = 3, width = 5, perImage = channels * height * width;
+  const data = randomBytes(images * perImage);
+  const bytes = new Uint8Array(data.buffer);
+  const indices = Uint32Array.from({ length: 2 * images + 3 }, (_, i) => (i * 7) % (2 * images));
+  const s = { count: indices.length, perImage, mirroredWidth: width, scale: 1, shift: 0 };
+  const y = new Float32Array(s.count * perImage);
+  const buffers = { data: "data", indices: "indices", y: "y" } as const;
+  const result = await runDispatches(gpu, [gatherImages(buffers, s)], { data, indices, y });
+  const expected = [...indices].flatMap((index) => {
+    const own = [...bytes.subarray((index >> 1) * perImage, ((index >> 1) + 1) * perImage)];
+    if (index % 2 === 0) return own;
+    return Array.from({ length: channels * height }, (_, row) => own.slice(row * width, (row + 1) * width).reverse())
+      .flat();
+  });
+  assertEquals([...result.y], expected);
+});
+
 for (const count of [1, 3, 64, 1001]) {
   gpuTest(`image: ${count} bytes to floats and back`, async (gpu) => {
     const x = randomBytes(count);

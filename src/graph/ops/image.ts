@@ -11,20 +11,27 @@ export interface ByteScale {
   readonly shift: number;
 }
 
-const gatherOp: Op<ByteScale> = {
+/** How images are picked. */
+export interface GatherOptions extends ByteScale {
+  /** True: every image counts twice; index 2 i is image i, 2 i + 1 the same mirrored along its last axis. */
+  readonly mirror?: boolean | undefined;
+}
+
+const gatherOp: Op<GatherOptions> = {
   name: "gatherImages",
   vjp: () => [],
-  lower: ({ inputs: [data, indices], outputs: [y], attrs }) => {
-    const count = indices!.size;
-    return [gatherKernel({ data: data!, indices: indices!, y: y! }, { count, perImage: y!.size / count, ...attrs })];
+  lower: ({ inputs: [data, indices], outputs: [y], attrs: { mirror, ...scale } }) => {
+    const count = indices!.size, perImage = y!.size / count;
+    const mirroredWidth = mirror ? y!.shape.at(-1)! : undefined;
+    return [gatherKernel({ data: data!, indices: indices!, y: y! }, { count, perImage, mirroredWidth, ...scale })];
   },
 };
 
 /** Images `indices` (u32 [N]) of `data` (u8 [M, …]) as floats byte · scale + shift → [N, …]. */
-export function gatherImages(data: Tensor, indices: Tensor, { scale, shift }: ByteScale): Tensor {
+export function gatherImages(data: Tensor, indices: Tensor, { scale, shift, mirror = false }: GatherOptions): Tensor {
   expectDType("u8", "gatherImages", data);
   expectDType("u32", "gatherImages", indices);
-  return apply(gatherOp, { scale, shift }, [data, indices], [indices.size, ...data.shape.slice(1)]);
+  return apply(gatherOp, { scale, shift, mirror }, [data, indices], [indices.size, ...data.shape.slice(1)]);
 }
 
 const toUint8Op: Op<ByteScale> = {
