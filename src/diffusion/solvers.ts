@@ -37,7 +37,8 @@ export interface SolverSettings {
   readonly eta?: number | undefined;
 }
 
-interface CommonStep {
+/** What every step has. */
+export interface CommonStep {
   /** Noise level of the x that the step takes. */
   readonly level: number;
   /** Standard deviation of the noise added to it before: x̂ = x + before n. */

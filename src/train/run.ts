@@ -31,8 +31,8 @@ import { PRESET_IMAGES, type PresetName, type RunConfig, stepsOf } from "./confi
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 
-/** Steps between two looks at the metrics: each look waits for the device. */
-const READ_EVERY = { teacher: 20, distill: 10 };
+/** Steps between two lines of the log. */
+const LOG_EVERY = { teacher: 20, distill: 10 };
 
 /** Updates of a network between two looks, at most: their metrics must be held until then. */
 const MAX_HELD = 60;
@@ -348,7 +348,8 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     steps,
     imagesPerStep: batch,
     checkpointEvery: stepsOf({ images: config.checkpointEvery.teacher, batch }),
-    readEvery: READ_EVERY.teacher,
+    logEvery: LOG_EVERY.teacher,
+    tolerant: config.teacher.clipNorm === 0,
     networks: [teacher],
     runs,
     metrics: async () => {
@@ -459,7 +460,8 @@ async function distil(
     steps,
     imagesPerStep: batch,
     checkpointEvery: stepsOf({ images: config.checkpointEvery.distill, batch }),
-    readEvery: Math.min(READ_EVERY.distill, Math.floor(MAX_HELD / criticUpdates)),
+    tolerant: settings.clipNorm === 0,
+    logEvery: Math.min(LOG_EVERY.distill, Math.floor(MAX_HELD / criticUpdates)),
     networks: [generator, fakeScore, classifier],
     runs,
     metrics: async () => {

@@ -17,8 +17,10 @@ export interface Stage {
   readonly imagesPerStep: number;
   /** Steps between checkpoints. */
   readonly checkpointEvery: number;
-  /** Steps between two looks at the metrics; the programs must hold as many. */
-  readonly readEvery: number;
+  /** Steps between two lines of the log; the programs must hold the metrics of as many. */
+  readonly logEvery: number;
+  /** True where gradients are sanitised: single steps whose metrics are not finite are passed over. */
+  readonly tolerant: boolean;
   /** All that is trained. */
   readonly networks: readonly Trainable[];
   /** The runs of step `step`, counted from 0. */
@@ -44,13 +46,20 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
   const progress = new Progress({ stage: name, total: steps, start: begun, imagesPerStep: stage.imagesPerStep });
   if (begun > 0) progress.log(`${name}: going on from step ${begun}`);
   const { workspace } = networks[0]!;
+  const looks = new Looks(begun);
+  let held: Metrics[] = [];
   for (let step = begun; step < steps;) {
     workspace.submit(stage.runs(step));
     step++;
     const saves = step % stage.checkpointEvery === 0 || step === steps;
-    if (step % stage.readEvery !== 0 && !saves) continue;
-    const values = averages(name, step, await stage.metrics());
-    progress.update(step, values);
+    const logs = step % stage.logEvery === 0 || saves;
+    if (!logs && !looks.due(step)) continue;
+    held.push(await stage.metrics());
+    looks.taken(step);
+    progress.update(step, averages(stage, step, held));
+    if (!logs) continue;
+    const values = averages(stage, step, held);
+    held = [];
     let shown = {};
     if (saves) {
       shown = await stage.inspect?.(step) ?? {};
@@ -64,23 +73,54 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
   progress.done();
 }
 
+/** Every step's metrics by name, in the same order and number for each. */
+type Metrics = Record<string, readonly number[]>;
+
+/** A look waits for the device, so that the queue never holds more than about this many seconds' work. */
+const LOOK_SECONDS = 2;
+
+/** When to look at the metrics: as often as steps are slow. */
+class Looks {
+  #time = performance.now();
+  #every = 1;
+
+  constructor(private step: number) {}
+
+  due(step: number): boolean {
+    return step - this.step >= this.#every;
+  }
+
+  taken(step: number): void {
+    const now = performance.now(), seconds = (now - this.#time) / 1000 / (step - this.step);
+    this.#every = Math.max(1, Math.floor(LOOK_SECONDS / seconds));
+    this.#time = now;
+    this.step = step;
+  }
+}
+
 /** Memory of the process and of the buffers on the device, in MB. */
 function memory({ gpu }: Workspace): Record<string, number> {
   return { rssMB: Math.round(Deno.memoryUsage().rss / 1e6), deviceMB: Number((gpu.allocatedBytes / 1e6).toFixed(2)) };
 }
 
-/** Mean of every metric; a value that is not finite stops the run. */
-function averages(stage: string, step: number, metrics: Record<string, readonly number[]>): Record<string, number> {
-  return Object.fromEntries(
-    Object.entries(metrics).map(([name, values]) => {
-      const bad = values.findIndex((value) => !Number.isFinite(value));
-      if (bad >= 0) {
-        throw new NonFiniteError(
-          `${stage}: ${name} became ${values[bad]} by step ${step}; ` +
-            "the last checkpoint is from before that. Try a lower learning rate.",
-        );
-      }
-      return [name, values.reduce((total, value) => total + value, 0) / values.length];
-    }),
-  );
+/** Steps in a row with a metric that is not finite that end a tolerant stage. */
+const HOPELESS = 20;
+
+/** Mean of every metric; a value that is not finite stops the run, or a tolerant stage where there are nothing but such. */
+function averages(stage: Stage, step: number, looks: readonly Metrics[]): Record<string, number> {
+  const means: Record<string, number> = {};
+  let lost = 0;
+  for (const name of Object.keys(looks[0]!)) {
+    const values = looks.flatMap((look) => look[name]!);
+    const finite = values.filter(Number.isFinite);
+    if (stage.tolerant ? finite.length === 0 && values.length >= HOPELESS : finite.length < values.length) {
+      throw new NonFiniteError(
+        `${stage.name}: ${name} became ${values.find((value) => !Number.isFinite(value))} by step ${step}; ` +
+          "the last checkpoint is from before that. Try a lower learning rate.",
+      );
+    }
+    lost = Math.max(lost, values.length - finite.length);
+    if (finite.length > 0) means[name] = finite.reduce((total, value) => total + value, 0) / finite.length;
+  }
+  return stage.tolerant ? { ...means, notFinite: lost } : means;
 }
