@@ -2,6 +2,7 @@
 
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { elementCount, shapeText } from "../graph/tensor.ts";
+import { bfloatToNumber, halfToNumber } from "./floats.ts";
 
 /** The values of a tensor in host memory, by the type's name in safetensors. */
 export interface TensorArrays {
@@ -224,27 +225,12 @@ function tensorOf(dtype: string, shape: number[], buffer: ArrayBuffer): StoredTe
     case "F16":
       return { dtype: "F32", shape, data: Float32Array.from(new Uint16Array(buffer), halfToNumber) };
     case "BF16":
-      // A bfloat16 is the upper half of the float32 of the same value.
-      return {
-        dtype: "F32",
-        shape,
-        data: new Float32Array(Uint32Array.from(new Uint16Array(buffer), (b) => b << 16).buffer),
-      };
+      return { dtype: "F32", shape, data: Float32Array.from(new Uint16Array(buffer), bfloatToNumber) };
     case "F64":
       return { dtype: "F32", shape, data: new Float32Array(new Float64Array(buffer)) };
     default:
       return { dtype: "F32", shape, data: new Float32Array(buffer) };
   }
-}
-
-/** The number that 16 bits mean as an IEEE 754 binary16. */
-function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0x1f) return fraction ? NaN : sign * Infinity;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
 /** The first key that stands twice in one object of valid JSON; `JSON.parse` alone would keep the last silently. */
