@@ -2,7 +2,7 @@
 
 import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
 import { checkLambda } from "../distill/bregman.ts";
-import { PRECISIONS } from "../nn/unet.ts";
+import { PRECISIONS } from "../nn/network.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import { defaultPreset, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";

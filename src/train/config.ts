@@ -3,7 +3,7 @@
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
 import { FileError } from "../gpu/errors.ts";
-import { type Precision, PRECISIONS } from "../nn/unet.ts";
+import { type Precision, PRECISIONS } from "../nn/network.ts";
 
 /** Settings of the teacher's training. */
 export interface TeacherConfig {
