@@ -1,6 +1,6 @@
-/** Times slicing, padding and concatenation of channels. */
+/** Times slicing, padding and concatenation of channels, and swaps of axes. */
 
-import { concatAxis, padAxis, sliceAxis } from "../kernels/copy.ts";
+import { concatAxis, padAxis, sliceAxis, swapAxes } from "../kernels/copy.ts";
 import { benchDispatch } from "./harness.ts";
 
 for (const [outer, axis, inner] of [[64, 64, 64], [128, 128, 1024], [4096, 65, 1]] as const) {
@@ -14,4 +14,6 @@ for (const [outer, axis, inner] of [[64, 64, 64], [128, 128, 1024], [4096, 65, 1
   benchDispatch("copy", `slice half to ${name}`, [slice], { x: 2 * count, y: count });
   const pad = padAxis({ x: "x", y: "y" } as const, { outer, axis, inner, before: axis, total: 2 * axis });
   benchDispatch("copy", `pad double ${name}`, [pad], { x: count, y: 2 * count });
+  const swap = swapAxes({ x: "x", y: "y" } as const, { outer, a: axis, b: inner, inner: 1 });
+  benchDispatch("copy", `swap ${name}`, [swap], { x: count, y: count });
 }

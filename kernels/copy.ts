@@ -1,8 +1,9 @@
-/** Descriptors of slicing, zero padding and concatenation along one axis, for data of any type of 32 or 16 bits. */
+/** Descriptors of what moves data along axes: slices, zero padding, concatenation, swaps; for any type of 32 or 16 bits. */
 
 import { ceilDiv, type Dispatch, spread } from "../src/gpu/kernel.ts";
 import windowed from "./copy.wgsl" with { type: "text" };
 import concat from "./copy_concat.wgsl" with { type: "text" };
+import swap from "./copy_swap.wgsl" with { type: "text" };
 
 /** Bytes of an element. */
 type ElementBytes = 2 | 4;
@@ -53,6 +54,20 @@ export interface ConcatShape {
   readonly bytes?: ElementBytes | undefined;
 }
 
+/** x [outer, a, b, inner] -> y [outer, b, a, inner]. */
+export interface SwapShape {
+  /** Product of the extents before the axes. */
+  readonly outer: number;
+  /** Extent of the first axis in x. */
+  readonly a: number;
+  /** Extent of the second axis in x. */
+  readonly b: number;
+  /** Product of the extents after the axes. */
+  readonly inner: number;
+  /** Bytes of an element; 4 when absent. */
+  readonly bytes?: ElementBytes | undefined;
+}
+
 /** y[:, i, :] = x[:, start + i, :] for i in [0, length). */
 export function sliceAxis<B>(b: { x: B; y: B }, { outer, axis, inner, start, length, bytes }: SliceShape): Dispatch<B> {
   return copyWindow("copy.slice", b, outer, [axis * inner, length * inner, start * inner], length * inner, bytes);
@@ -74,6 +89,22 @@ export function concatAxis<B>(b: { a: B; b: B; y: B }, s: ConcatShape): Dispatch
     uniforms: [axisA * inner / lanes, axisB * inner / lanes, count / lanes],
     reads: [b.a, b.b],
     writes: [b.y],
+    workgroups: spread(ceilDiv(count / lanes, 64)),
+    flops: 0,
+    bytes: bytes * 2 * count,
+  };
+}
+
+/** y[:, j, i, :] = x[:, i, j, :]: two neighbouring axes change places. */
+export function swapAxes<B>(buffers: { x: B; y: B }, { outer, a, b, inner, bytes = 4 }: SwapShape): Dispatch<B> {
+  const { lanes, ...element } = elementOf(swap, bytes, [inner]);
+  const count = outer * a * b * inner;
+  return {
+    label: "copy.swap",
+    ...element,
+    uniforms: [a, b, inner / lanes, count / lanes],
+    reads: [buffers.x],
+    writes: [buffers.y],
     workgroups: spread(ceilDiv(count / lanes, 64)),
     flops: 0,
     bytes: bytes * 2 * count,

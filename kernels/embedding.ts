@@ -19,6 +19,16 @@ export interface EmbeddingShape {
   readonly derivative: boolean;
 }
 
+/** Shape of an embedding by given frequencies. */
+export interface FrequencyShape {
+  /** Number of scalars. */
+  readonly batch: number;
+  /** Number of frequencies: half the length of each embedding. */
+  readonly half: number;
+  /** Whether the sines come before the cosines. */
+  readonly sinFirst: boolean;
+}
+
 /**
  * y [batch, channels] = [cos(x f) | sin(x f)] of x [batch], f_i = (1 / maxPositions)^(i / (channels/2 - endpoint)), as
  * EDM's PositionalEmbedding; with `derivative` d/dx of it.
@@ -26,15 +36,43 @@ export interface EmbeddingShape {
 export function sinusoidalEmbedding<B>(b: { x: B; y: B }, s: EmbeddingShape): Dispatch<B> {
   const half = s.channels / 2;
   const divisor = Math.max(1, half - (s.endpoint ? 1 : 0));
+  const constants = { SIN_FIRST: Number(s.sinFirst), DERIVATIVE: Number(s.derivative), TABLE: 0 };
+  const step = Math.log2(s.maxPositions) / divisor;
+  return embedding(
+    s.derivative ? "embedding.derivative" : "embedding",
+    [b.x, b.x],
+    b.y,
+    s.batch,
+    half,
+    step,
+    constants,
+  );
+}
+
+/** y [batch, 2 half] = [cos(x f) | sin(x f)] of x [batch] for the frequencies f [half], which count in radians. */
+export function frequencyEmbedding<B>(b: { x: B; frequencies: B; y: B }, s: FrequencyShape): Dispatch<B> {
+  const constants = { SIN_FIRST: Number(s.sinFirst), DERIVATIVE: 0, TABLE: 1 };
+  return embedding("embedding.frequencies", [b.x, b.frequencies], b.y, s.batch, s.half, 0, constants);
+}
+
+function embedding<B>(
+  label: string,
+  reads: readonly B[],
+  y: B,
+  batch: number,
+  half: number,
+  step: number,
+  constants: Readonly<Record<string, number>>,
+): Dispatch<B> {
   return {
-    label: s.derivative ? "embedding.derivative" : "embedding",
+    label,
     source,
-    constants: { SIN_FIRST: Number(s.sinFirst), DERIVATIVE: Number(s.derivative) },
-    uniforms: [half, s.batch * half, new F32(Math.log2(s.maxPositions) / divisor)],
-    reads: [b.x],
-    writes: [b.y],
-    workgroups: spread(ceilDiv(s.batch * half, 64)),
-    flops: 32 * s.batch * half,
-    bytes: 4 * s.batch * (1 + s.channels),
+    constants,
+    uniforms: [half, batch * half, new F32(step)],
+    reads,
+    writes: [y],
+    workgroups: spread(ceilDiv(batch * half, 64)),
+    flops: 32 * batch * half,
+    bytes: 4 * batch * (1 + 2 * half),
   };
 }

@@ -4,7 +4,10 @@
 //   y[n] = [cos(x f_0) ... cos(x f_{half-1}) | sin(x f_0) ... sin(x f_{half-1})], halves swapped if SIN_FIRST
 //   derivative: y[n] = [-f sin(x f) | f cos(x f)], in the same places
 //
-// Bindings: 0 shape, 1 x (read), 2 y (written). Constants: SIN_FIRST, DERIVATIVE.
+// or, if TABLE, with f_i = frequencies[i].
+//
+// Bindings: 0 shape, 1 x (read), 2 frequencies [half] (read; anything without TABLE), 3 y (written). Constants: SIN_FIRST,
+// DERIVATIVE, TABLE.
 // Dispatch: ceil(batch * half / 64) workgroups, one thread per pair (cos, sin), linear over x and y.
 // Numerics: f32. WGSL promises sin and cos only to 2^-11, so the angle is reduced to [-pi/4, pi/4] in three steps
 // (constants with few bits, so that the products are exact up to |x f| of about 10^4) and polynomials are used.
@@ -13,10 +16,12 @@ struct Shape { half: u32, count: u32, step: f32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> frequencies: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 const SIN_FIRST: bool = false;
 const DERIVATIVE: bool = false;
+const TABLE: bool = false;
 
 // (cos a, sin a).
 fn cos_sin(a: f32) -> vec2<f32> {
@@ -39,7 +44,8 @@ fn main(
   if (t >= shape.count) { return; }
   let n = t / shape.half;
   let i = t - n * shape.half;
-  let frequency = exp2(-f32(i) * shape.step);
+  var frequency = exp2(-f32(i) * shape.step);
+  if (TABLE) { frequency = frequencies[i]; }
   var pair = cos_sin(x[n] * frequency);
   if (DERIVATIVE) { pair = frequency * vec2<f32>(-pair.y, pair.x); }
   if (SIN_FIRST) { pair = pair.yx; }

@@ -1,7 +1,9 @@
-/** Descriptors of the changes of resolution by two: nearest-neighbour upsampling and 2x2 sum pooling. */
+/** Descriptors of the changes of resolution by two: nearest-neighbour upsampling, 2x2 sum pooling, filters of four taps. */
 
 import { ceilDiv, type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
 import upsample from "./resample.wgsl" with { type: "text" };
+import firDown from "./resample_fir_down.wgsl" with { type: "text" };
+import firUp from "./resample_fir_up.wgsl" with { type: "text" };
 import pool from "./resample_pool.wgsl" with { type: "text" };
 
 /** Extent of the input and a factor on the output. */
@@ -48,5 +50,54 @@ function dispatch<B>(
     workgroups: spread(ceilDiv(count, 64)),
     flops: flops * count,
     bytes: (f16 ? 2 : 4) * 5 * count,
+  };
+}
+
+/** Extents of a change of resolution with a filter; the large image is (2 height + 2 − 2 margin) x (2 width + 2 − 2 margin). */
+export interface FilterShape {
+  /** Batch times channels. */
+  readonly planes: number;
+  /** Height of the small image. */
+  readonly height: number;
+  /** Width of the small image. */
+  readonly width: number;
+  /** The filter in each direction. */
+  readonly taps: readonly [number, number, number, number];
+  /** Zeros around the large image that the filter reaches into. */
+  readonly margin: 0 | 1;
+  /** True where x and y are stored as f16, else f32. */
+  readonly f16?: boolean | undefined;
+}
+
+/** y (the small image) [i, j] = sum over s, t of taps[s] taps[t] x (the large image) [2 i + s - margin, 2 j + t - margin]. */
+export function filterDown2x<B>(b: { x: B; y: B }, s: FilterShape): Dispatch<B> {
+  return filtered("resample.filterDown", firDown, b, s, s.planes * s.height * s.width, 40);
+}
+
+/** The transpose of {@linkcode filterDown2x}: from the small image x to the large image y. */
+export function filterUp2x<B>(b: { x: B; y: B }, s: FilterShape): Dispatch<B> {
+  const grow = 2 - 2 * s.margin;
+  return filtered("resample.filterUp", firUp, b, s, s.planes * (2 * s.height + grow) * (2 * s.width + grow), 12);
+}
+
+/** `count` outputs of `flops` each. */
+function filtered<B>(
+  label: string,
+  source: string,
+  b: { x: B; y: B },
+  { planes, height, width, taps, margin, f16 }: FilterShape,
+  count: number,
+  flops: number,
+): Dispatch<B> {
+  return {
+    label,
+    source,
+    ...f16 && { f16: ["Scalar"] },
+    uniforms: [height, width, count, margin, ...taps.map((tap) => new F32(tap))],
+    reads: [b.x],
+    writes: [b.y],
+    workgroups: spread(ceilDiv(count, 64)),
+    flops: flops * count,
+    bytes: (f16 ? 2 : 4) * 5 * planes * height * width,
   };
 }

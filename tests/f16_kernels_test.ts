@@ -10,10 +10,11 @@ import {
   type ConvShape,
   inputGradient,
 } from "../kernels/conv2d.ts";
-import { concatAxis, padAxis, sliceAxis } from "../kernels/copy.ts";
+import { concatAxis, padAxis, sliceAxis, swapAxes } from "../kernels/copy.ts";
 import { groupNorm, groupNormGrad, type GroupNormShape, groupNormStats } from "../kernels/group_norm.ts";
+import { dropout } from "../kernels/dropout.ts";
 import { reduce, reduceScratch, type ReduceShape } from "../kernels/reduce.ts";
-import { sumPool2x, upsampleNearest2x } from "../kernels/resample.ts";
+import { filterDown2x, type FilterShape, filterUp2x, sumPool2x, upsampleNearest2x } from "../kernels/resample.ts";
 import { standaloneVariant } from "../kernels/standalone.ts";
 import { runDispatches } from "../src/gpu/run.ts";
 import { f16Test, fromHalf, rounded, toHalf } from "./f16.ts";
@@ -25,10 +26,16 @@ import {
   conv2dReference,
   conv2dWeightGradReference,
 } from "./reference/conv2d.ts";
-import { concatReference, padReference, sliceReference } from "./reference/copy.ts";
+import { concatReference, padReference, sliceReference, swapReference } from "./reference/copy.ts";
 import { groupNormGradReference, groupNormReference } from "./reference/group_norm.ts";
 import { reduceReference } from "./reference/reduce.ts";
-import { sumPoolReference, upsampleReference } from "./reference/resample.ts";
+import {
+  filterDownReference,
+  filterUpReference,
+  largeSize,
+  sumPoolReference,
+  upsampleReference,
+} from "./reference/resample.ts";
 
 /** What rounding a result to f16 may cost, towards zero at worst; and what results in f32 may be off. */
 const STORED = 1e-3, KEPT = 1e-5;
@@ -182,27 +189,63 @@ f16Test("f16: upsampling and pooling", async (gpu) => {
   }
 });
 
-f16Test("f16: slices, padding and concatenation keep every element, whatever the lengths divide", async (gpu) => {
-  for (const inner of [1, 2, 8]) {
-    const s = { outer: 3, axis: 7, inner, start: 2, length: 3, bytes: 2 } as const;
-    const p = { outer: 3, axis: 7, inner, before: 3, total: 11, bytes: 2 } as const;
-    const c = { outer: 3, axisA: 7, axisB: 4, inner, bytes: 2 } as const;
-    const x = normal(3 * 7 * inner, 1), b = normal(3 * 4 * inner, 2);
-    const [sliced, padded, joined] = [sliceReference(x, s), padReference(x, p), concatReference(x, b, c)];
-    type Name = "x" | "b" | "sliced" | "padded" | "joined";
-    const got = await runDispatches<Name>(gpu, [
-      sliceAxis({ x: "x", y: "sliced" }, s),
-      padAxis({ x: "x", y: "padded" }, p),
-      concatAxis({ a: "x", b: "b", y: "joined" }, c),
-    ], {
-      ...{ x: toHalf(x), b: toHalf(b), sliced: toHalf(unwritten(sliced.length)) },
-      ...{ padded: toHalf(unwritten(padded.length)), joined: toHalf(unwritten(joined.length)) },
-    });
-    assertEquals([...fromHalf(got.sliced, sliced.length)], sliced, `slice, inner ${inner}`);
-    assertEquals([...fromHalf(got.padded, padded.length)], padded, `pad, inner ${inner}`);
-    assertEquals([...fromHalf(got.joined, joined.length)], joined, `concat, inner ${inner}`);
+f16Test("f16: filters of four taps", async (gpu) => {
+  for (const margin of [0, 1] as const) {
+    const s: FilterShape = { planes: 3, height: 5, width: 7, taps: [0.3, 1.1, -0.7, 0.2], margin, f16: true };
+    const { rows, columns } = largeSize(s);
+    const x = normal(105, 1), big = normal(3 * rows * columns, 2);
+    const { up, down } = await runDispatches(gpu, [
+      filterUp2x<"x" | "up" | "big" | "down">({ x: "x", y: "up" }, s),
+      filterDown2x<"x" | "up" | "big" | "down">({ x: "big", y: "down" }, s),
+    ], { x: toHalf(x), big: toHalf(big), up: toHalf(unwritten(big.length)), down: toHalf(unwritten(105)) });
+    close("up", fromHalf(up, big.length), filterUpReference(x, s), STORED);
+    close("down", fromHalf(down, 105), filterDownReference(big, s), STORED);
   }
 });
+
+f16Test("f16: dropout draws what it draws for f32, for samples of any length", async (gpu) => {
+  const s = { batch: 3, perSample: 37, stream: 7, probability: 0.4 };
+  const x = normal(111, 1), y = unwritten(111);
+  const draw = { seed: Uint32Array.of(1, 2), step: Uint32Array.of(3), first: Uint32Array.of(4) };
+  const buffers = { seed: "seed", step: "step", first: "first", x: "x", y: "y" } as const;
+  const single = await runDispatches(gpu, [dropout(buffers, s)], { ...draw, x, y });
+  const half = await runDispatches(gpu, [dropout(buffers, { ...s, f16: true })], {
+    ...draw,
+    x: toHalf(x),
+    y: toHalf(y),
+  });
+  assertEquals(fromHalf(half.y, 111), rounded(single.y));
+});
+
+f16Test(
+  "f16: slices, padding, concatenation and swaps keep every element, whatever the lengths divide",
+  async (gpu) => {
+    for (const inner of [1, 2, 8]) {
+      const s = { outer: 3, axis: 7, inner, start: 2, length: 3, bytes: 2 } as const;
+      const p = { outer: 3, axis: 7, inner, before: 3, total: 11, bytes: 2 } as const;
+      const c = { outer: 3, axisA: 7, axisB: 4, inner, bytes: 2 } as const;
+      const x = normal(3 * 7 * inner, 1), b = normal(3 * 4 * inner, 2);
+      const w = { outer: 1, a: 7, b: 3, inner, bytes: 2 } as const;
+      const [sliced, padded, joined] = [sliceReference(x, s), padReference(x, p), concatReference(x, b, c)];
+      const swapped = swapReference(x, w);
+      type Name = "x" | "b" | "sliced" | "padded" | "joined" | "swapped";
+      const got = await runDispatches<Name>(gpu, [
+        sliceAxis({ x: "x", y: "sliced" }, s),
+        padAxis({ x: "x", y: "padded" }, p),
+        concatAxis({ a: "x", b: "b", y: "joined" }, c),
+        swapAxes({ x: "x", y: "swapped" }, w),
+      ], {
+        ...{ x: toHalf(x), b: toHalf(b), sliced: toHalf(unwritten(sliced.length)) },
+        ...{ padded: toHalf(unwritten(padded.length)), joined: toHalf(unwritten(joined.length)) },
+        swapped: toHalf(unwritten(swapped.length)),
+      });
+      assertEquals([...fromHalf(got.sliced, sliced.length)], sliced, `slice, inner ${inner}`);
+      assertEquals([...fromHalf(got.padded, padded.length)], padded, `pad, inner ${inner}`);
+      assertEquals([...fromHalf(got.joined, joined.length)], joined, `concat, inner ${inner}`);
+      assertEquals([...fromHalf(got.swapped, swapped.length)], swapped, `swap, inner ${inner}`);
+    }
+  },
+);
 
 f16Test("f16: reductions give f32", async (gpu) => {
   for (const [k0, r0, k1, r1] of [[1, 1, 1, 50_001], [3, 5, 9, 4], [1, 20, 3, 1024], [3, 5, 70, 1]] as const) {

@@ -228,6 +228,9 @@ gpuTest("moving data: reshape, slice, pad, concat on every axis", (gpu) => {
           [normal(...shape)],
           (x) => g.slice(x, axis, 0, Math.ceil(high / 2)),
         ),
+        ...axis + 1 < shape.length
+          ? [caseOf(`swap [${shape}] axis ${axis}`, [normal(...shape)], (x) => g.swapAxes(x, axis))]
+          : [],
         caseOf(`pad [${shape}] axis ${axis}`, [normal(...shape)], (x) => g.pad(x, axis, 2, extent + 3)),
         caseOf(
           `concat [${shape}] axis ${axis}`,
@@ -383,15 +386,64 @@ gpuTest("resampling and embedding", (gpu) =>
     caseOf("upsample", [normal(2, 3, 3, 5)], g.upsampleNearest2x),
     caseOf("upsample matrix", [normal(4, 4)], g.upsampleNearest2x),
     caseOf("pool", [normal(1, 3, 4, 6)], g.averagePool2x),
+    ...[[1, 1], [2, 1], [1, 3, 3, 1], [1, 2, -4, 3]].flatMap((filter) => [
+      caseOf(`upsample ${filter}`, [normal(2, 2, 3, 5)], (x) => g.upsample2x(x, filter)),
+      caseOf(`downsample ${filter}`, [normal(2, 2, 4, 6)], (x) => g.downsample2x(x, filter)),
+      caseOf(
+        `downsample ${filter} bordered`,
+        [normal(2, 2, 4, 6)],
+        (x) => g.downsample2x(x, filter, { bordered: true }),
+      ),
+    ]),
     ...[true, false].flatMap((endpoint) =>
       [true, false].map((sinFirst) =>
-        caseOf(`embedding ${endpoint} ${sinFirst}`, [normal(5)], (x) =>
-          g.sinusoidalEmbedding(x, { channels: 10, maxPositions: 100, endpoint, sinFirst }))
+        caseOf(
+          `embedding ${endpoint} ${sinFirst}`,
+          [normal(5)],
+          (x) => g.sinusoidalEmbedding(x, { channels: 10, maxPositions: 100, endpoint, sinFirst }),
+        )
       )
     ),
-    caseOf("embedding of 2 channels", [normal(1)], (x) =>
-      g.sinusoidalEmbedding(x, { channels: 2, endpoint: false })),
+    caseOf("embedding of 2 channels", [normal(1)], (x) => g.sinusoidalEmbedding(x, { channels: 2, endpoint: false })),
+    caseOf("embedding by frequencies", [normal(5), normal(7)], (x, f) => g.frequencyEmbedding(x, f), true),
   ]));
+
+gpuTest("upsample2x and downsample2x: [1, 1] is repetition and the mean, wherever the box of two lies", async (gpu) => {
+  const workspace = new Workspace(gpu);
+  const x = normal(2, 3, 4, 6);
+  const got = await g.evaluate(workspace, {
+    up: g.upsample2x(x, [3, 3]),
+    upBox: g.upsample2x(x, [0, 2, 2, 0]),
+    repeated: g.upsampleNearest2x(x),
+    down: g.downsample2x(x, [3, 3]),
+    downBox: g.downsample2x(x, [0, 2, 2, 0]),
+    mean: g.averagePool2x(x),
+  });
+  workspace.destroy();
+  for (const name of ["up", "upBox"] as const) assertClose(name, got[name], got.repeated, 1e-7);
+  for (const name of ["down", "downBox"] as const) assertClose(name, got[name], got.mean, 2e-7);
+});
+
+gpuTest("dropout", async (gpu) => {
+  const seed = g.constant([1, 2], [2], "u32"), step = g.constant([3], [], "u32"), first = g.constant([5], [], "u32");
+  const source = { seed, step, first, stream: 9 };
+  await check(gpu, [
+    caseOf("dropout", [normal(3, 5, 3)], (x) => g.dropout(x, 0.3, source)),
+    caseOf("dropout of nothing", [normal(4)], (x) => g.dropout(x, 0, source)),
+  ]);
+  const workspace = new Workspace(gpu);
+  const ones = g.constant(new Float32Array(4 * 501).fill(1), [4, 501]);
+  const { dropped, later, uniform } = await g.evaluate(workspace, {
+    dropped: g.dropout(ones, 0.25, source),
+    later: g.dropout(g.slice(ones, 0, 0, 2), 0.25, { ...source, offset: 2 }),
+    uniform: g.randomUniform([4, 501], source),
+  });
+  workspace.destroy();
+  assertEquals([...dropped], [...uniform].map((u) => u >= 0.25 ? Math.fround(1 / 0.75) : 0));
+  assertEquals([...later], [...dropped].slice(2 * 501));
+  const kept = dropped.filter((value) => value > 0).length / dropped.length;
+  assert(Math.abs(kept - 0.75) < 0.03, `${kept} of the elements are kept`);
+});
 
 gpuTest("random numbers equal those of the CPU", async (gpu) => {
   const workspace = new Workspace(gpu);
@@ -491,6 +543,8 @@ Deno.test("ops name themselves and the shapes that do not fit", () => {
   const b3 = normal(3);
   const [square, qkv, half] = [normal(3, 3, 1, 1), normal(1, 2, 3), (x: Tensor) => g.cast(x, "f16")];
   const words = g.constant([1, 2, 3, 4], [4], "u32"), bytes = g.constant([1], [4], "u8");
+  const seed = g.constant([1, 2], [2], "u32"), one = g.constant([1], [], "u32");
+  const source = { seed, step: one, first: one, stream: 0 };
   const refused: [() => unknown, string][] = [
     [() => g.add(m, v), "add cannot broadcast [2, 3] and [4]"],
     [() => g.matmul(m, m), "[2, 3] and [2, 3]"],
@@ -530,7 +584,19 @@ Deno.test("ops name themselves and the shapes that do not fit", () => {
     [() => g.attentionPacked(normal(1, 4, 2)), "attentionPacked expects qkv [B, 3 dim, tokens]; got [1, 4, 2]"],
     [() => g.crossEntropy(m, words), "labels [N]"],
     [() => g.averagePool2x(m), "even heights and widths; got [2, 3]"],
+    [() => g.downsample2x(m, [1, 3, 3, 1]), "downsample2x expects even heights and widths; got [2, 3]"],
+    [() => g.upsample2x(v, [1, 3, 3, 1]), "upsample2x expects images; got [4]"],
+    [
+      () => g.upsample2x(m, [1, 2, 1]),
+      "upsample2x expects a filter of 2 or 4 numbers whose sum is not 0; got [1, 2, 1]",
+    ],
+    [() => g.upsample2x(m, [1, -1]), "whose sum is not 0; got [1, -1]"],
+    [() => g.swapAxes(m, 1), "swapAxes 1 and 2 does not fit the shape [2, 3]"],
+    [() => g.dropout(m, 1, source), "a probability in [0, 1); got 1"],
+    [() => g.dropout(m, 0.5, { ...source, seed: words }), "dropout expects"],
     [() => g.sinusoidalEmbedding(v, { channels: 3 }), "even channels"],
+    [() => g.frequencyEmbedding(m, v), "frequencyEmbedding expects x [N] and frequencies [F]; got [2, 3] and [4]"],
+    [() => g.gradients([g.sum(g.frequencyEmbedding(v, v))], [v]), "frequencyEmbedding cannot be differentiated"],
     [() => g.constant([1, 2], [3]), "expects 3 elements; got 2"],
     [() => g.constant([], [0]), "positive integer"],
     [() => g.gradients([m], [m]), "expects scalars"],

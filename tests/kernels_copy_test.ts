@@ -1,10 +1,19 @@
-/** Tests of slicing, padding and concatenation: bits must survive, whatever the type. */
+/** Tests of slicing, padding, concatenation and swaps of axes: bits must survive, whatever the type. */
 
 import { assertEquals } from "@std/assert";
-import { concatAxis, type ConcatShape, padAxis, type PadShape, sliceAxis, type SliceShape } from "../kernels/copy.ts";
+import {
+  concatAxis,
+  type ConcatShape,
+  padAxis,
+  type PadShape,
+  sliceAxis,
+  type SliceShape,
+  swapAxes,
+  type SwapShape,
+} from "../kernels/copy.ts";
 import { runDispatches } from "../src/gpu/run.ts";
 import { gpuTest } from "./gpu.ts";
-import { concatReference, padReference, sliceReference } from "./reference/copy.ts";
+import { concatReference, padReference, sliceReference, swapReference } from "./reference/copy.ts";
 
 const XY = { x: "x", y: "y" } as const;
 const ABY = { a: "a", b: "b", y: "y" } as const;
@@ -62,5 +71,20 @@ for (const s of CONCATS) {
     const y = new Uint32Array(a.length + b.length);
     const result = await runDispatches(gpu, [concatAxis(ABY, s)], { a, b, y });
     assertEquals([...result.y], concatReference(a, b, s));
+  });
+}
+
+const SWAPS: SwapShape[] = [
+  { outer: 1, a: 1, b: 1, inner: 1 },
+  { outer: 3, a: 4, b: 3, inner: 5 },
+  { outer: 1, a: 67, b: 3, inner: 1 },
+  { outer: 2, a: 5, b: 3, inner: 16 },
+];
+
+for (const s of SWAPS) {
+  gpuTest(`copy: swap ${JSON.stringify(s)}`, async (gpu) => {
+    const x = words(s.outer * s.a * s.b * s.inner, 1);
+    const result = await runDispatches(gpu, [swapAxes(XY, s)], { x, y: new Uint32Array(x.length) });
+    assertEquals([...result.y], swapReference(x, s));
   });
 }

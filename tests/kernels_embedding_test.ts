@@ -1,10 +1,10 @@
-/** Tests of the sinusoidal embedding against the float64 reference. */
+/** Tests of the sinusoidal embeddings against the float64 references. */
 
 import { assert } from "@std/assert";
-import { type EmbeddingShape, sinusoidalEmbedding } from "../kernels/embedding.ts";
+import { type EmbeddingShape, frequencyEmbedding, sinusoidalEmbedding } from "../kernels/embedding.ts";
 import { runDispatches } from "../src/gpu/run.ts";
 import { gpuTest, randomArray, relativeError } from "./gpu.ts";
-import { embeddingReference } from "./reference/embedding.ts";
+import { embeddingReference, frequencyReference } from "./reference/embedding.ts";
 
 const XY = { x: "x", y: "y" } as const;
 const EDM = { channels: 64, maxPositions: 10000, endpoint: true, sinFirst: true, derivative: false };
@@ -30,6 +30,23 @@ for (const shape of SHAPES) {
         assert(error < tolerance, `y is off by ${error}`);
       });
     }
+  }
+}
+
+for (const [batch, half] of [[1, 1], [5, 13], [67, 32]] as const) {
+  for (const sinFirst of [false, true]) {
+    gpuTest(`embedding: ${half} frequencies of ${batch}, sines first: ${sinFirst}`, async (gpu) => {
+      // Normal times 100, as the Fourier embedding's: angles of several hundred.
+      const frequencies = randomArray(half, 1).map((value) => 100 * value), x = randomArray(batch, 2);
+      const dispatch = frequencyEmbedding({ x: "x", frequencies: "frequencies", y: "y" } as const, {
+        batch,
+        half,
+        sinFirst,
+      });
+      const { y } = await runDispatches(gpu, [dispatch], { x, frequencies, y: new Float32Array(2 * batch * half) });
+      const error = relativeError(y, frequencyReference(x, frequencies, { sinFirst }));
+      assert(error < 3e-5, `y is off by ${error}`);
+    });
   }
 }
 

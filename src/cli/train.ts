@@ -1,7 +1,7 @@
 /** `train`: a teacher, a one-step generator distilled from it, and the measurements of both. */
 
 import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
-import { PRECISIONS } from "../nn/unet.ts";
+import { PRECISIONS } from "../nn/network.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import {

@@ -13,7 +13,7 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { type AdapterIdentity, adapterMismatch, mergeTables, type Tuning, TUNING_VERSION } from "../gpu/tuning.ts";
 import type { Tensor } from "../graph/mod.ts";
 import { loadDigits } from "../data/digits.ts";
-import { type Precision, PRECISIONS } from "../nn/unet.ts";
+import { type Precision, PRECISIONS } from "../nn/network.ts";
 import { defaultPreset, presetConfig, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
 import { expectWritable, onDisk } from "../train/disk.ts";
 import { Progress } from "../train/progress.ts";

@@ -18,7 +18,8 @@ import {
   type Tensor,
 } from "../graph/mod.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
-import type { UNet } from "../nn/unet.ts";
+import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
+import { coefficients, lossWeight } from "./preconditioning.ts";
 
 /** Standard deviation of the data, in data units. */
 export const SIGMA_DATA = 0.5;
@@ -39,16 +40,22 @@ export function noiseCondition(sigma: Tensor): Tensor {
 }
 
 /**
- * The denoiser D(x, σ) = c_skip x + c_out F(c_in x, c_noise) around a network F (EDM, equation 7).
+ * The denoiser D(x, σ) = c_skip x + c_out F(c_in x, c_noise) around a network F (EDM, equation 7), with the coefficients of
+ * the network's preconditioning.
  *
- * `x` is [N, C, H, W], `sigma` [N] > 0 in data units; c_skip = σ_d²/(σ² + σ_d²), c_out = σ σ_d/√(σ² + σ_d²).
+ * `x` is [N, C, H, W], `sigma` [N] > 0 in data units.
  */
-export function denoise(network: UNet, p: ParameterLookup, x: Tensor, sigma: Tensor): Tensor {
-  const variance = affine(square(sigma), 1, SIGMA_DATA ** 2);
-  const cSkip = perSample(div(affine(sigma, 0, SIGMA_DATA ** 2), variance));
-  const cOut = perSample(div(affine(sigma, SIGMA_DATA, 0), sqrt(variance)));
-  const f = network.apply(p, scaleInput(x, sigma), noiseCondition(sigma));
-  return add(mul(cSkip, x), mul(cOut, f));
+export function denoise(
+  network: DenoisingNetwork,
+  p: ParameterLookup,
+  x: Tensor,
+  sigma: Tensor,
+  conditions?: Conditions,
+): Tensor {
+  const { cSkip, cOut, inputScale, cNoise } = coefficients(network.preconditioning, sigma);
+  const input = inputScale ? div(x, perSample(inputScale)) : x;
+  const f = network.apply(p, input, cNoise, conditions);
+  return add(cSkip ? mul(perSample(cSkip), x) : x, mul(perSample(cOut), f));
 }
 
 /** x + σ n for `x` and `noise` [N, C, H, W], `sigma` [N]. */
@@ -57,17 +64,18 @@ export function addNoise(x: Tensor, noise: Tensor, sigma: Tensor): Tensor {
 }
 
 /**
- * Denoising loss: the batch mean of Σ_CHW λ(σ) (D(x₀ + σ n, σ) − x₀)², λ = (σ² + σ_d²)/(σ σ_d)² (EDM, table 1).
+ * Denoising loss: the batch mean of Σ_CHW λ(σ) (D(x₀ + σ n, σ) − x₀)² with λ = 1/c_out² (EDM, table 1); with EDM's
+ * preconditioning λ = (σ² + σ_d²)/(σ σ_d)².
  */
 export function denoisingLoss(
-  network: UNet,
+  network: DenoisingNetwork,
   p: ParameterLookup,
   tensors: { readonly x0: Tensor; readonly noise: Tensor; readonly sigma: Tensor },
+  conditions?: Conditions,
 ): Tensor {
   const { x0, noise, sigma } = tensors;
-  const error = square(sub(denoise(network, p, addNoise(x0, noise, sigma), sigma), x0));
-  const weight = div(affine(square(sigma), 1, SIGMA_DATA ** 2), square(affine(sigma, SIGMA_DATA, 0)));
-  return mean(mul(weight, sum(error, [1, 2, 3])));
+  const error = square(sub(denoise(network, p, addNoise(x0, noise, sigma), sigma, conditions), x0));
+  return mean(mul(lossWeight(network.preconditioning, sigma), sum(error, [1, 2, 3])));
 }
 
 /** Noise levels with ln σ ~ N(mean, std²) from standard normal `normal` [N]. EDM trains with −1.2 and 1.2. */
@@ -102,7 +110,13 @@ export function sameSigma(sigma: Tensor, batch: number): Tensor {
 }
 
 /** G(z) = D(σ_init z, σ_init): one evaluation of the network, `z` [N, C, H, W] standard normal. */
-export function generate(network: UNet, p: ParameterLookup, z: Tensor, sigmaInit: number): Tensor {
+export function generate(
+  network: DenoisingNetwork,
+  p: ParameterLookup,
+  z: Tensor,
+  sigmaInit: number,
+  conditions?: Conditions,
+): Tensor {
   const sigma = sameSigma(constant([sigmaInit], []), z.shape[0]!);
-  return denoise(network, p, affine(z, sigmaInit, 0), sigma);
+  return denoise(network, p, affine(z, sigmaInit, 0), sigma, conditions);
 }

@@ -1,20 +1,23 @@
 /** Layers: they declare their parameters once and apply them to tensors. */
 
+import { GraphError } from "../gpu/errors.ts";
 import {
   add,
   conv2d as conv2dOp,
   type Conv2dOptions,
+  elementCount,
   groupNorm,
+  type GroupNormOptions,
   matmul,
   type Shape,
   type Tensor,
 } from "../graph/mod.ts";
 
-/** How a parameter starts: a constant, or uniform in ±bound. */
-export type Init = { readonly kind: "constant"; readonly value: number } | {
-  readonly kind: "uniform";
-  readonly bound: number;
-};
+/** How a parameter starts: a constant, uniform in ±bound, or normal with mean 0. */
+export type Init =
+  | { readonly kind: "constant"; readonly value: number }
+  | { readonly kind: "uniform"; readonly bound: number }
+  | { readonly kind: "normal"; readonly std: number };
 
 /** A parameter of a network. */
 export interface ParameterSpec {
@@ -24,6 +27,13 @@ export interface ParameterSpec {
   readonly shape: Shape;
   /** Its first values. */
   readonly init: Init;
+  /** False where it is stored with the others but stays as it starts. */
+  readonly trained?: false;
+}
+
+/** Number of values that are trained. */
+export function parameterCount(parameters: readonly ParameterSpec[]): number {
+  return parameters.reduce((total, { shape, trained }) => trained === false ? total : total + elementCount(shape), 0);
 }
 
 /** Gives a network's parameter by name, from whichever set of weights is wanted. */
@@ -39,6 +49,12 @@ export class ParameterList {
     this.specs.push({ name, shape, init });
     return name;
   }
+
+  /** Declares what is stored but not trained and returns its name. */
+  addFixed(name: string, shape: Shape, init: Init): string {
+    this.specs.push({ name, shape, init, trained: false });
+    return name;
+  }
 }
 
 const ZEROS: Init = { kind: "constant", value: 0 };
@@ -52,17 +68,24 @@ function xavier(fanIn: number, fanOut: number, scale: number): Init {
 /** Fully connected layer: [N, in] → [N, out]. */
 export class Linear {
   private readonly weight: string;
-  private readonly bias: string;
+  private readonly bias: string | undefined;
 
-  /** Declares `name.weight` [out, in] and `name.bias` [out]. */
-  constructor(list: ParameterList, name: string, inputs: number, outputs: number) {
+  /** Declares `name.weight` [out, in] and, unless `bias` is false, `name.bias` [out]. */
+  constructor(
+    list: ParameterList,
+    name: string,
+    inputs: number,
+    outputs: number,
+    { bias = true }: { readonly bias?: boolean } = {},
+  ) {
     this.weight = list.add(`${name}.weight`, [outputs, inputs], xavier(inputs, outputs, 1));
-    this.bias = list.add(`${name}.bias`, [outputs], ZEROS);
+    this.bias = bias ? list.add(`${name}.bias`, [outputs], ZEROS) : undefined;
   }
 
   /** x Wᵀ + b */
   apply(p: ParameterLookup, x: Tensor): Tensor {
-    return add(matmul(x, p(this.weight), { transposeB: true }), p(this.bias));
+    const product = matmul(x, p(this.weight), { transposeB: true });
+    return this.bias === undefined ? product : add(product, p(this.bias));
   }
 }
 
@@ -99,15 +122,22 @@ export class GroupNorm {
   private readonly bias: string;
   private readonly groups: number;
 
-  /** Declares `name.weight` and `name.bias` [channels]. */
+  /**
+   * Declares `name.weight` and `name.bias` [channels].
+   *
+   * @throws {GraphError} where the groups do not divide the channels.
+   */
   constructor(list: ParameterList, name: string, channels: number) {
     this.weight = list.add(`${name}.weight`, [channels], ONES);
     this.bias = list.add(`${name}.bias`, [channels], ZEROS);
     this.groups = Math.max(1, Math.min(32, Math.floor(channels / 4)));
+    if (channels % this.groups !== 0) {
+      throw new GraphError(`${name} cannot split ${channels} channels into ${this.groups} groups.`);
+    }
   }
 
-  /** Normalises [N, C, …]; with `silu`, SiLU of the result. */
-  apply(p: ParameterLookup, x: Tensor, options: { readonly silu: boolean }): Tensor {
-    return groupNorm(x, p(this.weight), p(this.bias), { groups: this.groups, eps: 1e-6, silu: options.silu });
+  /** Normalises [N, C, …]; `after` is done in the same kernel. */
+  apply(p: ParameterLookup, x: Tensor, after: Omit<GroupNormOptions, "groups" | "eps">): Tensor {
+    return groupNorm(x, p(this.weight), p(this.bias), { groups: this.groups, eps: 1e-6, ...after });
   }
 }

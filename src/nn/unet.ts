@@ -3,7 +3,6 @@
 import {
   attentionPacked,
   cast,
-  checkpoint,
   concat,
   mean,
   reshape,
@@ -13,9 +12,14 @@ import {
   upsampleNearest2x,
 } from "../graph/mod.ts";
 import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
+import type { DenoisingNetwork, Network, NetworkOptions, Precision } from "./network.ts";
+import { EDM_PRECONDITIONING, type Preconditioning } from "./preconditioning.ts";
+import { type Around, around, resolutionName, SILENT, SKIP_SCALE } from "./residual.ts";
 
 /** Settings of {@linkcode UNet} and {@linkcode Classifier}. */
 export interface UNetConfig {
+  /** Tells the networks apart. */
+  readonly architecture?: "unet";
   /** Channels of the images. */
   readonly imageChannels: number;
   /** Height and width of the images; divisible by 2^(levels − 1). */
@@ -27,37 +31,6 @@ export interface UNetConfig {
   /** Residual blocks a level in the encoder; the decoder has one more. */
   readonly blocks: number;
 }
-
-/** How a network stores what it computes; see {@linkcode NetworkOptions}. */
-export type Precision = typeof PRECISIONS[number];
-
-/** All of them. */
-export const PRECISIONS = ["f32", "f16"] as const;
-
-/** How a network runs; its function and its parameters are the same. */
-export interface NetworkOptions {
-  /**
-   * How activations and their gradients, and the weights that convolutions multiply with, are stored; f32 when absent.
-   * Whatever it is: sums are f32, and so are the parameters, their gradients, statistics, the noise embedding, and what
-   * enters and leaves the network.
-   */
-  readonly precision?: Precision;
-  /** Backward passes compute the inside of a block again instead of keeping it ({@linkcode checkpoint}). */
-  readonly checkpointBlocks?: boolean;
-}
-
-/** Calls what applies a part of a network. */
-type Around = (part: () => Tensor) => Tensor;
-
-function around({ checkpointBlocks = false }: NetworkOptions): Around {
-  return checkpointBlocks ? checkpoint : (part) => part();
-}
-
-/** Keeps the variance where two branches are added. */
-const SKIP_SCALE = Math.SQRT1_2;
-
-/** Initial scale of layers that end a residual branch: the branch starts silent. */
-const SILENT = 1e-5;
 
 /** Noise level → conditioning vector [N, 2·modelChannels]. */
 class NoiseEmbedding {
@@ -186,24 +159,16 @@ class Encoder {
   }
 }
 
-function resolutionName(resolution: number): string {
-  return `${resolution}x${resolution}`;
-}
-
-/** Something with declared parameters. */
-export interface Network {
-  /** Parameters in order. */
-  readonly parameters: readonly ParameterSpec[];
-}
-
 /**
  * UNet in the style of DDPM (Ho et al. 2020) with the constants of EDM's DDPM++ (Karras et al. 2022): residual blocks
  * scaled by √½, strided convolutions down, nearest-neighbour and convolution up, self-attention at the lowest
  * resolution between encoder and decoder.
  */
-export class UNet implements Network {
+export class UNet implements DenoisingNetwork {
   /** Parameters in order. */
   readonly parameters: readonly ParameterSpec[];
+  /** What surrounds it. */
+  readonly preconditioning: Preconditioning;
   private readonly encoder: Encoder;
   private readonly levels: { blocks: Block[]; up: Conv2d | undefined }[] = [];
   private readonly norm: GroupNorm;
@@ -211,10 +176,14 @@ export class UNet implements Network {
   private readonly precision: Precision;
   private readonly around: Around;
 
-  /** Declares the network. */
-  constructor(readonly config: UNetConfig, options: NetworkOptions = {}) {
+  /** Declares the network; EDM's preconditioning when none is given. */
+  constructor(
+    readonly config: UNetConfig,
+    options: NetworkOptions & { readonly preconditioning?: Preconditioning } = {},
+  ) {
     this.around = around(options);
     this.precision = options.precision ?? "f32";
+    this.preconditioning = options.preconditioning ?? EDM_PRECONDITIONING;
     const list = new ParameterList();
     const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
     this.encoder = new Encoder(list, config);
@@ -236,7 +205,7 @@ export class UNet implements Network {
     this.parameters = list.specs;
   }
 
-  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]. */
+  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]; it knows no conditions. */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
     const { h: bottom, skips, embedding } = this.encoder.apply(p, cast(x, this.precision), noise, this.around);
     let h = bottom;

@@ -12,6 +12,7 @@ import {
   host,
   isFinite,
   type Program,
+  reachable,
   reshape,
   type Run,
   sqrt,
@@ -100,14 +101,18 @@ export class Optimizer {
 
 /**
  * The updates that write the gradient of the sum of the scalars `ys`, or of `ys` with the cotangents `seeds`, into
- * `network.grad`, or into its microbatch's: times the loss scale.
+ * `network.grad`, or into its microbatch's: times the loss scale. What is not trained, and what `ys` do not depend on
+ * (conditions that are not given), is left out: its gradient stays 0.
  */
 export function gradientUpdates(
   network: Trainable,
   ys: readonly Tensor[],
   seeds?: readonly Tensor[],
 ): (readonly [Variable, Tensor])[] {
-  const names = network.network.parameters.map(({ name }) => name);
+  const used = new Set(reachable(ys));
+  const names = network.network.parameters
+    .filter(({ name, trained }) => trained !== false && used.has(network.values.lookup(name).node))
+    .map(({ name }) => name);
   const { lossScale } = network;
   const cotangents = lossScale === 1
     ? seeds

@@ -1,7 +1,7 @@
 /** A network's weights on the device: by name for graphs, flat for the optimiser, as tensors for files. */
 
 import { GraphError } from "../gpu/errors.ts";
-import { philox4x32, type Seed } from "../data/philox.ts";
+import { normalArray, philox4x32, type Seed } from "../data/philox.ts";
 import {
   elementCount,
   type FlatLayout,
@@ -11,7 +11,7 @@ import {
   type Workspace,
 } from "../graph/mod.ts";
 import type { ParameterLookup, ParameterSpec } from "../nn/layers.ts";
-import type { Network } from "../nn/unet.ts";
+import type { Network } from "../nn/network.ts";
 
 /** Weights by parameter name, in host memory. */
 export type WeightArrays = ReadonlyMap<string, Float32Array>;
@@ -181,7 +181,9 @@ export function initialWeights(
   return new Map(parameters.map(({ name, shape, init }, index) => {
     const values = new Float32Array(elementCount(shape));
     if (init.kind === "constant") values.fill(init.value);
-    else {
+    else if (init.kind === "normal") {
+      normalArray(seed, index, 0, 1, values.length, INIT_STREAM).forEach((value, i) => values[i] = init.std * value);
+    } else {
       for (let i = 0; i < values.length; i += 4) {
         const words = philox4x32([i / 4, 0, index, INIT_STREAM], seed);
         for (let j = 0; j < 4 && i + j < values.length; j++) {

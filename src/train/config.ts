@@ -4,7 +4,7 @@ import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
 import { checkLambda } from "../distill/bregman.ts";
 import { FileError } from "../gpu/errors.ts";
-import { type Precision, PRECISIONS } from "../nn/unet.ts";
+import { type Precision, PRECISIONS } from "../nn/network.ts";
 import type { MovingAverage } from "../optim/adam.ts";
 import {
   checkSettings,

@@ -6,7 +6,8 @@ import { compileTeacherStep, type ImageSource, imageValues, randomValues } from 
 import { compileCriticStep, compileGeneratorStep } from "../../src/distill/step.ts";
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import { Workspace } from "../../src/graph/mod.ts";
-import { Classifier, type Precision, UNet, type UNetConfig } from "../../src/nn/unet.ts";
+import type { Precision } from "../../src/nn/network.ts";
+import { Classifier, UNet, type UNetConfig } from "../../src/nn/unet.ts";
 import { type AdamSettings, Optimizer } from "../../src/optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, type WeightArrays, Weights } from "../../src/optim/weights.ts";
 import { PRESETS } from "../../src/train/config.ts";

@@ -1,6 +1,6 @@
-/** References of slicing, zero padding and concatenation along an axis. */
+/** References of slicing, zero padding and concatenation along an axis, and of swapping two. */
 
-import type { ConcatShape, PadShape, SliceShape } from "../../kernels/copy.ts";
+import type { ConcatShape, PadShape, SliceShape, SwapShape } from "../../kernels/copy.ts";
 
 /** y [outer, length, inner] of x [outer, axis, inner]. */
 export function sliceReference(x: ArrayLike<number>, { outer, axis, inner, start, length }: SliceShape): number[] {
@@ -34,6 +34,19 @@ export function concatReference(
   for (let o = 0; o < outer; o++) {
     for (let e = 0; e < axisA * inner; e++) y.push(a[o * axisA * inner + e]!);
     for (let e = 0; e < axisB * inner; e++) y.push(b[o * axisB * inner + e]!);
+  }
+  return y;
+}
+
+/** y [outer, b, a, inner] of x [outer, a, b, inner]. */
+export function swapReference(x: ArrayLike<number>, { outer, a, b, inner }: SwapShape): number[] {
+  const y: number[] = [];
+  for (let o = 0; o < outer; o++) {
+    for (let j = 0; j < b; j++) {
+      for (let i = 0; i < a; i++) {
+        for (let e = 0; e < inner; e++) y.push(x[((o * a + i) * b + j) * inner + e]!);
+      }
+    }
   }
   return y;
 }

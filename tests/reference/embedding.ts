@@ -1,6 +1,6 @@
-/** Float64 reference of the sinusoidal embedding. */
+/** Float64 references of the sinusoidal embeddings. */
 
-import type { EmbeddingShape } from "../../kernels/embedding.ts";
+import type { EmbeddingShape, FrequencyShape } from "../../kernels/embedding.ts";
 
 /** y [batch, channels] of x [batch]; with `derivative` d/dx of it. */
 export function embeddingReference(x: ArrayLike<number>, s: EmbeddingShape): number[] {
@@ -12,5 +12,18 @@ export function embeddingReference(x: ArrayLike<number>, s: EmbeddingShape): num
     const cosines = angles.map((a, i) => s.derivative ? -frequencies[i]! * Math.sin(a) : Math.cos(a));
     const sines = angles.map((a, i) => s.derivative ? frequencies[i]! * Math.cos(a) : Math.sin(a));
     return s.sinFirst ? [...sines, ...cosines] : [...cosines, ...sines];
+  }).flat();
+}
+
+/** y [batch, 2 half] of x [batch] and frequencies [half]. */
+export function frequencyReference(
+  x: ArrayLike<number>,
+  frequencies: ArrayLike<number>,
+  { sinFirst }: Pick<FrequencyShape, "sinFirst">,
+): number[] {
+  return Array.from(x, (value) => {
+    const angles = Array.from(frequencies, (frequency) => value * frequency);
+    const [cosines, sines] = [angles.map(Math.cos), angles.map(Math.sin)];
+    return sinFirst ? [...sines, ...cosines] : [...cosines, ...sines];
   }).flat();
 }

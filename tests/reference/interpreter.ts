@@ -4,12 +4,13 @@ import type { AdamShape } from "../../kernels/adam.ts";
 import type { AttentionShape } from "../../kernels/attention.ts";
 import type { BregmanGradientShape, BregmanShape } from "../../kernels/bregman.ts";
 import type { ConvShape } from "../../kernels/conv2d.ts";
-import type { EmbeddingShape } from "../../kernels/embedding.ts";
+import type { EmbeddingShape, FrequencyShape } from "../../kernels/embedding.ts";
 import type { GroupNormShape } from "../../kernels/group_norm.ts";
 import type { ConvertShape } from "../../kernels/image.ts";
 import type { MatmulShape } from "../../kernels/matmul.ts";
 import type { PointwiseFunction } from "../../kernels/pointwise.ts";
 import type { ReduceShape } from "../../kernels/reduce.ts";
+import type { FilterShape } from "../../kernels/resample.ts";
 import type { SoftmaxShape } from "../../kernels/softmax.ts";
 import { normalArray, shuffledIndex, uniformArray } from "../../src/data/philox.ts";
 import {
@@ -32,13 +33,13 @@ import {
   conv2dReference,
   conv2dWeightGradReference,
 } from "./conv2d.ts";
-import { concatReference, padReference, sliceReference } from "./copy.ts";
-import { embeddingReference } from "./embedding.ts";
+import { concatReference, padReference, sliceReference, swapReference } from "./copy.ts";
+import { embeddingReference, frequencyReference } from "./embedding.ts";
 import { groupNormGradReference, groupNormReference } from "./group_norm.ts";
 import { fromUint8Reference, gatherImagesReference, toUint8Reference } from "./image.ts";
 import { matmulReference } from "./matmul.ts";
 import { reduceReference } from "./reduce.ts";
-import { sumPoolReference, upsampleReference } from "./resample.ts";
+import { filterDownReference, filterUpReference, sumPoolReference, upsampleReference } from "./resample.ts";
 import { crossEntropyGradReference, crossEntropyReference, softmaxGradReference, softmaxReference } from "./softmax.ts";
 
 /** Elements of a tensor; u32 data as numbers, packed u8 data as words. */
@@ -111,6 +112,12 @@ interface AxisAttrs {
   readonly start: number;
 }
 
+interface DropoutAttrs {
+  readonly stream: number;
+  readonly offset: number;
+  readonly probability: number;
+}
+
 /** Planes, height and width of an op's input image. */
 function image(node: Node): { planes: number; height: number; width: number } {
   const { shape } = node.inputs[0]!;
@@ -141,6 +148,11 @@ const OPS: Readonly<Record<string, Evaluate>> = {
   "concat": op<AxisAttrs>(([a, b], { axis }, node) => {
     const { outer, inner, extents: [axisA, axisB] } = blocks(node, axis);
     return [concatReference(a!, b!, { outer, inner, axisA: axisA!, axisB: axisB! })];
+  }),
+  "swapAxes": op<{ readonly axis: number }>(([x], { axis }, node) => {
+    const { outer, extents: [a] } = blocks(node, axis);
+    const { inner } = blocks(node, axis + 1);
+    return [swapReference(x!, { outer, a: a!, b: node.inputs[0]!.shape[axis + 1]!, inner })];
   }),
   "reduce": op<ReduceShape>(([x], s) => [reduceReference(x!, s)]),
   "matmul": op<MatmulShape>(([a, b], s) => [matmulReference(a!, b!, s)]),
@@ -184,9 +196,25 @@ const OPS: Readonly<Record<string, Evaluate>> = {
     upsampleReference(x!, { ...image(node), ...s }),
   ]),
   "sumPool2x": op<{ readonly factor: number }>(([x], s, node) => [sumPoolReference(x!, { ...image(node), ...s })]),
+  "filterDown2x": op<Pick<FilterShape, "taps" | "margin">>(([x], s, node) => {
+    const [height, width] = node.outputs[0]!.shape.slice(-2);
+    return [filterDownReference(x!, { planes: image(node).planes, height: height!, width: width!, ...s })];
+  }),
+  "filterUp2x": op<Pick<FilterShape, "taps" | "margin">>(([x], s, node) => [
+    filterUpReference(x!, { ...image(node), ...s }),
+  ]),
+  "frequencyEmbedding": op<Pick<FrequencyShape, "sinFirst">>(([x, frequencies], s) => [
+    frequencyReference(x!, frequencies!, s),
+  ]),
   "sinusoidalEmbedding": op<Omit<EmbeddingShape, "batch">>(([x], s) => [
     embeddingReference(x!, { batch: x!.length, ...s }),
   ]),
+  "dropout": op<DropoutAttrs>(([x, seed, step, first], { stream, offset, probability }, node) => {
+    const { shape } = node.outputs[0]!;
+    const perSample = elementCount(shape.slice(1));
+    const draws = uniformArray([seed![0]!, seed![1]!], step![0]!, first![0]! + offset, shape[0]!, perSample, stream);
+    return [Array.from(x!, (value, i) => draws[i]! >= Math.fround(probability) ? value / (1 - probability) : 0)];
+  }),
   "randomNormal": random(normalArray),
   "randomUniform": random(uniformArray),
   "shuffledIndices": op<{ readonly size: number; readonly stream: number }>(([seed, first], { size, stream }, node) => [

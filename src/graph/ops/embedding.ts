@@ -1,7 +1,10 @@
 /** Sinusoidal embedding of noise levels. */
 
 import { GraphError } from "../../gpu/errors.ts";
-import { sinusoidalEmbedding as embeddingKernel } from "../../../kernels/embedding.ts";
+import {
+  frequencyEmbedding as frequencyKernel,
+  sinusoidalEmbedding as embeddingKernel,
+} from "../../../kernels/embedding.ts";
 import { apply, expectDType, expectShapes, type Op, type Tensor } from "../tensor.ts";
 import { mul } from "./pointwise.ts";
 import { sum } from "./reduce.ts";
@@ -45,4 +48,30 @@ export function sinusoidalEmbedding(x: Tensor, options: EmbeddingOptions): Tenso
   expectShapes(x.shape.length === 1 && channels % 2 === 0, "sinusoidalEmbedding", "x [N] and even channels", x);
   const attrs: EmbeddingAttrs = { channels, maxPositions, endpoint, sinFirst, derivative: false };
   return apply(embeddingOp, attrs, [x], [x.shape[0]!, channels]);
+}
+
+const frequencyOp: Op<{ readonly sinFirst: boolean }> = {
+  name: "frequencyEmbedding",
+  lower: ({ inputs: [x, frequencies], outputs: [y], attrs }) => [
+    frequencyKernel({ x: x!, frequencies: frequencies!, y: y! }, {
+      batch: x!.size,
+      half: frequencies!.size,
+      ...attrs,
+    }),
+  ],
+};
+
+/**
+ * Embedding of `x` [N] → [N, 2 F] by given `frequencies` [F], in radians: cosines and sines of x·f. It has no gradient.
+ */
+export function frequencyEmbedding(
+  x: Tensor,
+  frequencies: Tensor,
+  options: Pick<EmbeddingOptions, "sinFirst"> = {},
+): Tensor {
+  expectDType("f32", "frequencyEmbedding", x, frequencies);
+  const fits = x.shape.length === 1 && frequencies.shape.length === 1;
+  expectShapes(fits, "frequencyEmbedding", "x [N] and frequencies [F]", x, frequencies);
+  const { sinFirst = false } = options;
+  return apply(frequencyOp, { sinFirst }, [x, frequencies], [x.size, 2 * frequencies.size]);
 }

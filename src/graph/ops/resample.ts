@@ -1,7 +1,13 @@
 /** Halving and doubling the resolution of images. */
 
 import { GraphError } from "../../gpu/errors.ts";
-import { sumPool2x, upsampleNearest2x as upsampleKernel } from "../../../kernels/resample.ts";
+import {
+  filterDown2x,
+  type FilterShape,
+  filterUp2x,
+  sumPool2x,
+  upsampleNearest2x as upsampleKernel,
+} from "../../../kernels/resample.ts";
 import { apply, elementCount, expectFloats, type Op, shapeText, type Tensor } from "../tensor.ts";
 
 interface FactorAttrs {
@@ -54,4 +60,68 @@ export function averagePool2x(x: Tensor): Tensor {
     throw new GraphError(`averagePool2x expects even heights and widths; got ${shapeText(x.shape)}.`);
   }
   return pool(x, 0.25);
+}
+
+type FilterAttrs = Pick<FilterShape, "taps" | "margin">;
+
+const filterDownOp: Op<FilterAttrs> = {
+  name: "filterDown2x",
+  vjp: ({ inputs: [x], attrs }, [dy]) => [dy && apply(filterUpOp, attrs, [dy], x!.shape, dy.dtype)],
+  lower: ({ inputs: [x], outputs: [y], attrs }) => [filterDown2x({ x: x!, y: y! }, { ...shapeOf(y!), ...attrs })],
+};
+
+const filterUpOp: Op<FilterAttrs> = {
+  name: "filterUp2x",
+  vjp: ({ inputs: [x], attrs }, [dy]) => [dy && apply(filterDownOp, attrs, [dy], x!.shape, dy.dtype)],
+  lower: ({ inputs: [x], outputs: [y], attrs }) => [filterUp2x({ x: x!, y: y! }, { ...shapeOf(x!), ...attrs })],
+};
+
+/**
+ * A filter as four taps of the sum `total`: two lie in the middle. Undefined where it is a box of two, for which there are
+ * faster kernels.
+ */
+function fourTaps(op: string, filter: readonly number[], total: number): FilterAttrs["taps"] | undefined {
+  const sum = filter.reduce((a, b) => a + b, 0);
+  if ((filter.length !== 2 && filter.length !== 4) || !filter.every(Number.isFinite) || sum === 0) {
+    throw new GraphError(`${op} expects a filter of 2 or 4 numbers whose sum is not 0; got [${filter.join(", ")}].`);
+  }
+  const taps = filter.map((tap) => tap * total / sum);
+  if (taps.length === 4) return taps as [number, number, number, number];
+  return taps[0] === taps[1] ? undefined : [0, taps[0]!, taps[1]!, 0];
+}
+
+/**
+ * Doubles the resolution of `x` […, H, W] with a separable `filter` of 2 or 4 taps (scaled to the sum 2 in each direction):
+ * zeros between the pixels, then the filter; [1, 1] repeats pixels. → […, 2H, 2W].
+ */
+export function upsample2x(x: Tensor, filter: readonly number[]): Tensor {
+  const taps = fourTaps("upsample2x", filter, 2);
+  if (!taps) return upsampleNearest2x(x);
+  expectFloats("upsample2x", x);
+  if (x.shape.length < 2) throw new GraphError(`upsample2x expects images; got ${shapeText(x.shape)}.`);
+  return apply(filterUpOp, { taps, margin: 1 }, [x], resized(x, 2), x.dtype);
+}
+
+/**
+ * Halves the even resolution of `x` […, H, W] with a separable `filter` of 2 or 4 taps (scaled to the sum 1), every second
+ * pixel of the filtered image; [1, 1] averages 2×2 blocks. → […, H/2, W/2].
+ *
+ * A filter of 4 reaches one pixel over the border: zeros, or with `bordered` pixels that x has there, → […, H/2 − 1, W/2 − 1].
+ */
+export function downsample2x(
+  x: Tensor,
+  filter: readonly number[],
+  { bordered = false }: { readonly bordered?: boolean } = {},
+): Tensor {
+  const taps = fourTaps("downsample2x", filter, 1);
+  if (!taps && !bordered) return averagePool2x(x);
+  expectFloats("downsample2x", x);
+  const { height, width } = size(x);
+  if (!(height % 2 === 0 && width % 2 === 0)) {
+    throw new GraphError(`downsample2x expects even heights and widths; got ${shapeText(x.shape)}.`);
+  }
+  const margin = bordered ? 0 : 1;
+  const small = [height, width].map((extent) => extent / 2 - 1 + margin);
+  const attrs = { taps: taps ?? [0, 0.5, 0.5, 0], margin } as const;
+  return apply(filterDownOp, attrs, [x], [...x.shape.slice(0, -2), ...small], x.dtype);
 }

@@ -1,7 +1,7 @@
-/** Ops that move data without computing: reshape, stop-gradient, slice, pad, concatenate. */
+/** Ops that move data without computing: reshape, stop-gradient, slice, pad, concatenate, swap axes. */
 
 import { GraphError } from "../../gpu/errors.ts";
-import { concatAxis, padAxis, sliceAxis } from "../../../kernels/copy.ts";
+import { concatAxis, padAxis, sliceAxis, swapAxes as swapKernel } from "../../../kernels/copy.ts";
 import {
   apply,
   elementCount,
@@ -140,4 +140,28 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
     expectMovable("concat", a);
     return apply(concatOp, { axis }, [a, b], withExtent(a.shape, axis, a.shape[axis]! + b.shape[axis]!), a.dtype);
   }, first);
+}
+
+const swapOp: Op<{ readonly axis: number }> = {
+  name: "swapAxes",
+  vjp: ({ attrs: { axis } }, [dy]) => [dy && swapAxes(dy, axis)],
+  lower: ({ inputs: [x], outputs: [y], attrs: { axis } }) => [
+    swapKernel({ x: x!, y: y! }, {
+      outer: elementCount(x!.shape.slice(0, axis)),
+      a: x!.shape[axis]!,
+      b: x!.shape[axis + 1]!,
+      inner: elementCount(x!.shape.slice(axis + 2)),
+      bytes: elementBytes(x!),
+    }),
+  ],
+};
+
+/** `x` with the axes `axis` and `axis` + 1 in each other's place. */
+export function swapAxes(x: Tensor, axis: number): Tensor {
+  const [a, b] = x.shape.slice(axis, axis + 2);
+  if (axis < 0 || a === undefined || b === undefined) {
+    throw new GraphError(`swapAxes ${axis} and ${axis + 1} does not fit the shape ${shapeText(x.shape)}.`);
+  }
+  expectMovable("swapAxes", x);
+  return apply(swapOp, { axis }, [x], x.shape.toSpliced(axis, 2, b, a), x.dtype);
 }
