@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { type Command, HelpRequest, helpText, parseOptions } from "../src/cli/options.ts";
-import { suggestion } from "../src/train/words.ts";
+import { suggestion } from "../src/io/words.ts";
 import { duration, Progress } from "../src/train/progress.ts";
 import { UsageError } from "../src/gpu/errors.ts";
 

@@ -12,7 +12,7 @@ import { interpret } from "../../tests/reference/interpreter.ts";
 import type { Arrays, Counted, StepProblem } from "./case.ts";
 import type { Case } from "./cases.ts";
 
-const { teacher, modelChannels } = PRESETS.digits;
+const { teacher, network: { modelChannels } } = PRESETS.digits;
 
 /** The digits UNet of the preset `digits`, and one for 32x32 colour images. */
 const NETWORKS: readonly { readonly name: string; readonly batch: number; readonly config: UNetConfig }[] = [

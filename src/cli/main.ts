@@ -2,7 +2,7 @@
 
 import { UsageError } from "../gpu/errors.ts";
 import { HelpRequest } from "./options.ts";
-import { suggestion } from "../train/words.ts";
+import { suggestion } from "../io/words.ts";
 import { runProcess } from "./process.ts";
 
 /** The commands, each the file `src/cli/<command>.ts`, with a sentence for the help text. */

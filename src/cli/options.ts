@@ -2,7 +2,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { UsageError } from "../gpu/errors.ts";
-import { suggestion } from "../train/words.ts";
+import { suggestion } from "../io/words.ts";
 
 interface Common {
   /** Name without the dashes, words joined by `-`. */

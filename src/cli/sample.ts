@@ -7,6 +7,7 @@ import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
 import { encodePng, imageGrid } from "../io/png.ts";
+import { imageSize } from "../nn/networks.ts";
 import { samplerOf } from "../train/run.ts";
 import { readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
@@ -53,7 +54,7 @@ export async function run(args: string[]): Promise<void> {
   }
   const { model } = await readModel(values.model);
   const solver = solverOf(values, model);
-  const { imageChannels, resolution } = model.info.network;
+  const { imageChannels, resolution } = imageSize(model.info.network);
   if (format === ".png" && imageChannels !== 1 && imageChannels !== 3) {
     throw new FileError(`${values.model} makes images of ${imageChannels} channels; a .png has 1 or 3.`);
   }

@@ -9,6 +9,7 @@ import {
   checkTogether,
   defaultPreset,
   failFor,
+  isDigits,
   parseChanges,
   presetConfig,
   type PresetName,
@@ -16,9 +17,9 @@ import {
   type RunConfig,
   withSettings,
 } from "../train/config.ts";
-import { type Fail, settingAt } from "../train/settings.ts";
+import { type Fail, settingAt } from "../io/settings.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
-import { expectFits, expectImages, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
+import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
 import { fileSource, readImages, readModel, readText, rereadFile, rereadImages } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -157,7 +158,9 @@ async function begin(values: TrainValues): Promise<Summary> {
   };
   const changes = values.config === undefined ? {} : parseChanges(await readText(values.config), values.config);
   const named = values.preset ?? changes.preset;
-  expectImages(data, named ?? "digits");
+  if (named !== undefined && !isDigits(named) && values.data === undefined) {
+    throw new UsageError(`The preset ${named} needs a data set, named by --data.`);
+  }
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
   configOf(named ?? "digits"); // to report what is wrong with it before any adapter is sought
   if (values.out !== undefined) await RunFolder.expectFree(values.out);

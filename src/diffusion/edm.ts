@@ -96,9 +96,18 @@ export function karrasSigma(uniform: Tensor, range: number): Tensor {
   return exp(affine(log(affine(uniform, range * (high - low), low)), rho, 0));
 }
 
-/** `count` descending sampling levels, then 0 (EDM, equation 5). */
-export function karrasLevels(count: number): number[] {
-  const { sigmaMin, sigmaMax, rho } = KARRAS;
+/** A range of noise levels. */
+export interface SigmaRange {
+  /** The least. */
+  readonly sigmaMin: number;
+  /** The greatest. */
+  readonly sigmaMax: number;
+}
+
+/** `count` descending sampling levels, then 0 (EDM, equation 5), within `limits`. */
+export function karrasLevels(count: number, limits: SigmaRange = KARRAS): number[] {
+  const { rho } = KARRAS;
+  const sigmaMin = Math.max(KARRAS.sigmaMin, limits.sigmaMin), sigmaMax = Math.min(KARRAS.sigmaMax, limits.sigmaMax);
   const low = sigmaMin ** (1 / rho), high = sigmaMax ** (1 / rho);
   const levels = Array.from({ length: count }, (_, i) => (high + (i / Math.max(1, count - 1)) * (low - high)) ** rho);
   return [...levels, 0];

@@ -2,6 +2,7 @@
 
 import { affine, constant, div, log, sqrt, square, type Tensor } from "../graph/mod.ts";
 import type { Preconditioning } from "../nn/preconditioning.ts";
+import type { SigmaRange } from "./edm.ts";
 
 /** Coefficients at noise levels `sigma` [N], each [N]; those that are 1 are absent. */
 export interface Coefficients {
@@ -66,10 +67,7 @@ function vpSigma({ betaD, betaMin }: Vp, t: number): number {
 }
 
 /** The noise levels that a preconditioned network was made for. */
-export function sigmaLimits(preconditioning: Preconditioning): {
-  readonly sigmaMin: number;
-  readonly sigmaMax: number;
-} {
+export function sigmaLimits(preconditioning: Preconditioning): SigmaRange {
   switch (preconditioning.kind) {
     case "edm":
       return { sigmaMin: 0, sigmaMax: Infinity };

@@ -5,7 +5,9 @@ import { dataToBytes } from "../data/scaling.ts";
 import {
   add,
   affine,
+  constant,
   div,
+  greater,
   host,
   type HostValues,
   mul,
@@ -16,12 +18,16 @@ import {
   type Tensor,
   toUint8,
   type Variable,
+  where,
   type Workspace,
 } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
-import { UNet } from "../nn/unet.ts";
+import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
+import { conditionSizes, createNetwork, imageSize } from "../nn/networks.ts";
 import { Weights } from "../optim/weights.ts";
 import { denoise, generate, sameSigma } from "./edm.ts";
+import { oneHot, randomLabels } from "./labels.ts";
+import { sigmaLimits } from "./preconditioning.ts";
 import { evaluationsOf, type SolverSettings, type SolverStep, solverSteps } from "./solvers.ts";
 
 /** Images a program samples at once where nothing else is asked for. */
@@ -39,8 +45,10 @@ export interface Sampler {
   /**
    * Images `first` … `first + count − 1` of the sequence that `seed` stands for, as bytes [count, C, H, W]. An image
    * depends on the seed and its index alone.
+   *
+   * @param label the class of all of them, where the network knows classes; each of a random one when absent.
    */
-  sample(seed: number, first: number, count: number): Promise<Uint8Array<ArrayBuffer>>;
+  sample(seed: number, first: number, count: number, label?: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /** What is sampled: `info.kind` decides how. */
@@ -58,7 +66,7 @@ export const DEFAULT_SOLVER: SolverSettings = { solver: "heun", steps: 18 };
 export function createSampler(weights: Weights, info: ModelInfo, options: SamplerOptions = {}): Promise<Sampler> {
   const { batch = SAMPLE_BATCH, solver = DEFAULT_SOLVER } = options;
   if (info.kind === "generator") return oneStepSampler(weights, info, batch);
-  return solverSampler(weights, info, batch, solverSteps(solver));
+  return solverSampler(weights, info, batch, solverSteps(solver, sigmaLimits(createNetwork(info).preconditioning)));
 }
 
 /** Leaves of a sampler's random numbers. */
@@ -68,7 +76,7 @@ function randomLeaves() {
 
 /** `z` [batch, C, H, W]: samples `first` … of the noise sequence `seed`. */
 function latents(info: ModelInfo, batch: number): Tensor {
-  const { imageChannels, resolution } = info.network;
+  const { imageChannels, resolution } = imageSize(info.network);
   return randomNormal([batch, imageChannels, resolution, resolution], { ...randomLeaves(), stream: SAMPLE_STREAM });
 }
 
@@ -87,6 +95,23 @@ export function latentValues(seed: number, first: number): LatentValues {
   return { seed: [seed >>> 0, SAMPLE_KEY], step: 0, first };
 }
 
+/** The run-time value `label` for a random class. */
+const RANDOM_CLASS = -1;
+
+/** One-hot classes [batch, labelDim] as the run-time value `label` says, where the model has any. */
+function labelsOf(info: ModelInfo, batch: number): Tensor | undefined {
+  const { labelDim } = conditionSizes(info.network);
+  if (labelDim === 0) return undefined;
+  const chosen = host("label");
+  const random = randomLabels(batch, labelDim, { ...randomLeaves(), stream: LABEL_STREAM });
+  return oneHot(where(greater(chosen, constant([RANDOM_CLASS], [])), chosen, random), labelDim);
+}
+
+/** Values of the leaves of {@linkcode labelsOf}. */
+function labelValues(info: ModelInfo, label = RANDOM_CLASS): HostValues {
+  return conditionSizes(info.network).labelDim > 0 ? { label } : {};
+}
+
 /** Runs `batch` images at a time and keeps the first `count`. */
 async function inBatches(
   info: ModelInfo,
@@ -94,7 +119,7 @@ async function inBatches(
   count: number,
   run: (first: number) => Promise<Uint32Array>,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const { imageChannels, resolution } = info.network;
+  const { imageChannels, resolution } = imageSize(info.network);
   const perImage = imageChannels * resolution ** 2;
   const images = new Uint8Array(count * perImage);
   for (let done = 0; done < count; done += batch) {
@@ -106,22 +131,24 @@ async function inBatches(
 }
 
 /** The network of `weights` without what training makes of it. */
-function inF32({ network }: Weights): UNet {
-  return new UNet((network as UNet).config);
+function inF32({ network }: Weights): DenoisingNetwork {
+  const { config, preconditioning } = network as DenoisingNetwork;
+  return createNetwork({ network: config, preconditioning });
 }
 
 async function oneStepSampler(weights: Weights, info: ModelInfo, batch: number): Promise<Sampler> {
   const { workspace } = weights;
-  const x = generate(inF32(weights), weights.lookup, latents(info, batch), info.sigmaInit!);
+  const z = latents(info, batch), labels = labelsOf(info, batch);
+  const x = generate(inF32(weights), weights.lookup, z, info.sigmaInit!, { labels });
   const program = await workspace.compile({
     label: "sample.oneStep",
     outputs: { images: toUint8(x, dataToBytes(info)) },
   });
   return {
     evaluations: 1,
-    sample: (seed, first, count) =>
+    sample: (seed, first, count, label) =>
       inBatches(info, batch, count, async (done) => {
-        workspace.submit([program.at(latentValues(seed, first + done))]);
+        workspace.submit([program.at({ ...latentValues(seed, first + done), ...labelValues(info, label) })]);
         return (await program.read()).images as Uint32Array;
       }),
   };
@@ -135,30 +162,31 @@ async function solverSampler(
   steps: readonly SolverStep[],
 ): Promise<Sampler> {
   const { workspace } = weights;
-  const { imageChannels, resolution } = info.network;
+  const { imageChannels, resolution } = imageSize(info.network);
   const x = workspace.variable("sample.x", [batch, imageChannels, resolution, resolution]);
-  const runs = await compileSolver(weights, x, steps);
-  const begin = await workspace.compile({
-    label: "sample.begin",
-    updates: [[x, affine(latents(info, batch), steps[0]!.level, 0)]],
-  });
+  const drawn = labelsOf(info, batch);
+  const labels = drawn && workspace.variable("sample.labels", drawn.shape);
+  const runs = await compileSolver(weights, x, steps, { labels: labels?.tensor });
+  const updates: (readonly [Variable, Tensor])[] = [[x, affine(latents(info, batch), steps[0]!.level, 0)]];
+  if (labels) updates.push([labels, drawn]);
+  const begin = await workspace.compile({ label: "sample.begin", updates });
   const finish = await workspace.compile({
     label: "sample.finish",
     outputs: { images: toUint8(x.tensor, dataToBytes(info)) },
   });
   return {
     evaluations: evaluationsOf(steps),
-    sample: (seed, first, count) =>
+    sample: (seed, first, count, label) =>
       inBatches(info, batch, count, async (done) => {
         const random = latentValues(seed, first + done);
-        workspace.submit([begin.at(random), ...runs(random), finish.at()]);
+        workspace.submit([begin.at({ ...random, ...labelValues(info, label) }), ...runs(random), finish.at()]);
         return (await finish.read()).images as Uint32Array;
       }),
   };
 }
 
-/** Streams of the noise that steps add before and after. */
-const BEFORE_STREAM = 0x201, AFTER_STREAM = 0x202;
+/** Streams of the noise that steps add before and after, and of the classes. */
+const BEFORE_STREAM = 0x201, AFTER_STREAM = 0x202, LABEL_STREAM = 0x203;
 
 /**
  * Compiles a sampler's steps, which change the state `x` [N, C, H, W] from their first level's noise to images. The result
@@ -168,6 +196,7 @@ export async function compileSolver(
   weights: Weights,
   x: Variable,
   steps: readonly SolverStep[],
+  conditions: Conditions = {},
 ): Promise<(random: LatentValues) => Run[]> {
   const { workspace } = weights;
   const { shape } = x.tensor;
@@ -180,7 +209,8 @@ export async function compileSolver(
   };
   const noise = (name: string, stream: number) => mul(host(name), randomNormal(shape, { ...randomLeaves(), stream }));
   const start = () => has.before ? add(x.tensor, noise("before", BEFORE_STREAM)) : x.tensor;
-  const denoised = (at: Tensor, sigma: Tensor) => denoise(network, weights.lookup, at, sameSigma(sigma, shape[0]!));
+  const denoised = (at: Tensor, sigma: Tensor) =>
+    denoise(network, weights.lookup, at, sameSigma(sigma, shape[0]!), conditions);
 
   const heun = async (): Promise<Program> => {
     const from = start(), sigma = host("sigma"), next = host("next"), step = sub(next, sigma);
@@ -226,7 +256,7 @@ export function uploadWeights(
   info: ModelInfo,
   arrays: ReadonlyMap<string, Float32Array>,
 ): Weights {
-  const weights = new Weights(workspace, info.kind, new UNet(info.network));
+  const weights = new Weights(workspace, info.kind, createNetwork(info));
   weights.write(arrays);
   return weights;
 }

@@ -1,7 +1,7 @@
 /** Sampling as a list of steps: solvers of the diffusion ODE and SDE, in float64, apart from the network. */
 
 import { UsageError } from "../gpu/errors.ts";
-import { karrasLevels } from "./edm.ts";
+import { karrasLevels, type SigmaRange } from "./edm.ts";
 
 /** Names of the solvers. */
 export const SOLVERS = ["heun", "euler", "ddim", "dpm-solver++"] as const;
@@ -73,14 +73,14 @@ export interface HeunStep extends CommonStep {
 export type SolverStep = LinearStep | HeunStep;
 
 /**
- * The steps from x = σ_max n to an image, on Karras's levels.
+ * The steps from x = σ_max n to an image, on Karras's levels between those that the network is made for.
  *
  * @throws {UsageError} where a setting is out of range or none of the solver's.
  */
-export function solverSteps(settings: SolverSettings): SolverStep[] {
+export function solverSteps(settings: SolverSettings, limits?: SigmaRange): SolverStep[] {
   check(settings);
   const { solver, steps, churn, eta = 0 } = settings;
-  const levels = karrasLevels(steps);
+  const levels = karrasLevels(steps, limits);
   return levels.slice(0, -1).map((level, i) => {
     const next = levels[i + 1]!;
     const sigma = level * (1 + churnShare(level, steps, churn));

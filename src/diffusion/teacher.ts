@@ -1,17 +1,34 @@
 /** The teacher's training step: EDM's denoising loss on shuffled images. */
 
-import { gatherImages, host, type Program, randomNormal, type RandomSource, shuffledIndices } from "../graph/mod.ts";
+import {
+  augment,
+  constant,
+  gatherImages,
+  host,
+  mul,
+  type Program,
+  randomNormal,
+  type RandomSource,
+  shuffledIndices,
+  sum,
+} from "../graph/mod.ts";
 import type { HostValues, Tensor, Variable } from "../graph/mod.ts";
 import type { Seed } from "../data/philox.ts";
 import { gradientUpdates } from "../optim/adam.ts";
 import type { Trainable } from "../optim/weights.ts";
-import type { UNet } from "../nn/unet.ts";
+import type { DenoisingNetwork } from "../nn/network.ts";
+import { conditionSizes } from "../nn/networks.ts";
 import { denoisingLoss, logNormalSigma } from "./edm.ts";
+import { oneHot } from "./labels.ts";
 
 /** Images on the device with their scaling to data units. */
 export interface ImageSource {
   /** u8 [M, C, H, W]. */
   readonly data: Variable;
+  /** The images' classes as u8 [M, 2, 1], the low byte first; absent where they do not matter. */
+  readonly labels?: Variable | undefined;
+  /** True: every image counts twice, the second time mirrored. */
+  readonly mirror?: boolean | undefined;
   /** Data unit = byte · scale + shift. */
   readonly scale: number;
   /** See `scale`. */
@@ -30,8 +47,8 @@ export interface LogNormalLaw {
 export interface StepLeaves {
   /** The source of stream `stream` for this step; `offset` is added to the index of the first sample. */
   random(stream: number, offset?: number): RandomSource;
-  /** The next `count` images in shuffled order. */
-  images(source: ImageSource, count: number): Tensor;
+  /** The next `count` images in shuffled order, and their classes [count] where the source has them. */
+  images(source: ImageSource, count: number): { readonly images: Tensor; readonly labels: Tensor | undefined };
 }
 
 /** Run-time values of {@linkcode StepLeaves.random} for step `step`, from its sample `first` on. */
@@ -55,29 +72,56 @@ export function stepLeaves(): StepLeaves {
   const position = host("position", [], "u32");
   return {
     random: (stream, offset = 0) => ({ seed, step, first, stream, offset }),
-    images: ({ data, scale, shift }, count) => {
-      const size = data.tensor.shape[0]!;
+    images: ({ data, labels, mirror, scale, shift }, count) => {
+      const size = data.tensor.shape[0]! * (mirror ? 2 : 1);
       const indices = shuffledIndices(count, { seed, first: position, size, stream: SHUFFLE_STREAM });
-      return gatherImages(data.tensor, indices, { scale, shift });
+      const bytes = labels && gatherImages(labels.tensor, indices, { scale: 1, shift: 0, mirror });
+      return {
+        images: gatherImages(data.tensor, indices, { scale, shift, mirror }),
+        labels: bytes && sum(mul(bytes, constant([1, 256], [2, 1])), [1, 2]),
+      };
     },
   };
 }
 
+/** Streams of the random numbers of a step: those of the network's own uses begin at `network`. */
+const STREAM = { sigma: 0, noise: 1, augmentUniforms: 2, augmentNormals: 3, network: 0x1000 } as const;
+
+/** Settings of {@linkcode compileTeacherStep}. */
+export interface TeacherSettings {
+  /** Images a step. */
+  readonly batch: number;
+  /** Law of σ. */
+  readonly sigma: LogNormalLaw;
+  /** Probability of each change of EDM's augmentation; 0, when absent, for none. */
+  readonly augment?: number;
+}
+
 /**
  * Compiles the gradient of the denoising loss of one batch, or of one of the teacher's microbatches of it; metric `loss`.
+ * A network with classes or augmentation labels is given them.
  */
 export function compileTeacherStep(
   teacher: Trainable,
-  images: ImageSource,
-  settings: { readonly batch: number; readonly sigma: LogNormalLaw },
+  source: ImageSource,
+  settings: TeacherSettings,
 ): Promise<Program> {
-  const { sigma: law } = settings;
+  const { sigma: law, augment: p = 0 } = settings;
+  const network = teacher.network as DenoisingNetwork;
+  const { labelDim, augmentDim } = conditionSizes(network.config);
   const batch = teacher.imagesAtOnce(settings.batch);
   const leaves = stepLeaves();
-  const x0 = leaves.images(images, batch);
-  const sigma = logNormalSigma(randomNormal([batch], leaves.random(0)), law);
-  const noise = randomNormal(x0.shape, leaves.random(1));
-  const loss = denoisingLoss(teacher.network as UNet, teacher.values.lookup, { x0, noise, sigma });
+  const { images, labels } = leaves.images(source, batch);
+  const draws = { uniforms: leaves.random(STREAM.augmentUniforms), normals: leaves.random(STREAM.augmentNormals) };
+  const augmented = p > 0 ? augment(images, { p, ...draws }) : { images, labels: undefined };
+  const x0 = augmented.images;
+  const sigma = logNormalSigma(randomNormal([batch], leaves.random(STREAM.sigma)), law);
+  const noise = randomNormal(x0.shape, leaves.random(STREAM.noise));
+  const loss = denoisingLoss(network, teacher.values.lookup, { x0, noise, sigma }, {
+    ...labels && labelDim > 0 && { labels: oneHot(labels, labelDim) },
+    ...augmentDim > 0 && { augment: augmented.labels },
+    random: (use) => leaves.random(STREAM.network + use),
+  });
   return teacher.workspace.compile({
     label: "teacher.gradient",
     updates: gradientUpdates(teacher, [loss]),

@@ -30,6 +30,11 @@ export function imageSize(config: NetworkConfig): { readonly imageChannels: numb
   return { imageChannels: config.architecture === "song-unet" ? config.inChannels : config.imageChannels, resolution };
 }
 
+/** Lengths of the labels that a network takes; 0 for none. */
+export function conditionSizes(config: NetworkConfig): { readonly labelDim: number; readonly augmentDim: number } {
+  return config.architecture === "song-unet" ? config : { labelDim: 0, augmentDim: 0 };
+}
+
 /** Settings of the classifier that goes with a network: of its resolution, channels and multipliers. */
 export function classifierConfig(config: NetworkConfig): UNetConfig {
   if (config.architecture !== "song-unet") return config;

@@ -3,21 +3,34 @@
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
 import { checkLambda } from "../distill/bregman.ts";
-import { FileError } from "../gpu/errors.ts";
+import type { ImageData8 } from "../data/image_data.ts";
+import type { Statistics } from "../data/scaling.ts";
+import { FileError, UsageError } from "../gpu/errors.ts";
+import { AUGMENT_LABELS } from "../graph/mod.ts";
 import { type Precision, PRECISIONS } from "../nn/network.ts";
+import type { DenoiserConfig } from "../nn/networks.ts";
+import {
+  EDM_PRECONDITIONING,
+  type Preconditioning,
+  VE_PRECONDITIONING,
+  VP_PRECONDITIONING,
+} from "../nn/preconditioning.ts";
+import type { SongUNetConfig } from "../nn/song_unet.ts";
+import type { UNetConfig } from "../nn/unet.ts";
 import type { MovingAverage } from "../optim/adam.ts";
+import { NETWORK_RULES, PRECONDITIONING_RULES, rulesFor } from "../io/network_rules.ts";
 import {
   checkSettings,
   choice,
   type Fail,
   list,
   number,
-  type Rule,
   type Rules,
+  text as anyText,
   toggle,
   whole,
   withChanges,
-} from "./settings.ts";
+} from "../io/settings.ts";
 
 /** Settings of the teacher's training. */
 export interface TeacherConfig {
@@ -39,6 +52,12 @@ export interface TeacherConfig {
   readonly clipNorm: number;
   /** Law of σ in the loss. */
   readonly sigma: LogNormalLaw;
+  /** Whether the network is told the images' classes. */
+  readonly conditional: boolean;
+  /** Whether the mirror images count as images too. */
+  readonly mirror: boolean;
+  /** Probability of each change of EDM's augmentation, of which the network is told; 0 for none. */
+  readonly augment: number;
 }
 
 /** Settings of the distillation. */
@@ -85,6 +104,20 @@ export interface DistillConfig {
   readonly clipNorm: number;
 }
 
+/** What networks can be chosen of: the settings that do not come from the data. */
+export type NetworkSettings =
+  | Omit<UNetConfig, "imageChannels" | "resolution"> & { readonly architecture: "unet" }
+  | Omit<SongUNetConfig, "resolution" | "inChannels" | "outChannels" | "labelDim" | "augmentDim"> & {
+    readonly preconditioning: Preconditioning["kind"];
+  };
+
+const PRECONDITIONINGS = { edm: EDM_PRECONDITIONING, vp: VP_PRECONDITIONING, ve: VE_PRECONDITIONING };
+
+const SCALINGS = ["standard", "edm"] as const;
+
+/** How bytes become data units. */
+export type Scaling = typeof SCALINGS[number];
+
 /** Where the contents of a file or a data set came from. */
 export interface FileSource {
   /** Path as the user gave it. */
@@ -105,8 +138,10 @@ export interface RunConfig {
   readonly teacherFile?: FileSource;
   /** How the networks that are trained, and the teacher in a distillation, store activations. */
   readonly precision: Precision;
-  /** Channels of the networks at full resolution; their multipliers are 1 and 2. */
-  readonly modelChannels: number;
+  /** The teacher's network; size and classes of the images come from the data. */
+  readonly network: NetworkSettings;
+  /** Data units: `standard` scales the data to mean 0 and standard deviation ½, `edm` maps [0, 255] to [−1, 1]. */
+  readonly scaling: Scaling;
   /** Images whose gradient is computed at once; absent: the whole batch. */
   readonly microbatch?: number;
   /** Backward passes compute the inside of the networks' blocks again. */
@@ -117,7 +152,9 @@ export interface RunConfig {
   readonly distill: DistillConfig;
   /** Images each model is measured with. */
   readonly evaluationSamples: number;
-  /** Images between checkpoints. */
+  /** Images between snapshots, the moving average with a picture of its samples, which are all kept; 0 for none. */
+  readonly snapshotEvery: { readonly teacher: number; readonly distill: number };
+  /** Images between checkpoints, of which the last are kept. */
   readonly checkpointEvery: { readonly teacher: number; readonly distill: number };
 }
 
@@ -131,6 +168,9 @@ const TEACHER: TeacherConfig = {
   betas: [0.9, 0.999],
   clipNorm: 10,
   sigma: { mean: -1.2, std: 1.2 },
+  conditional: false,
+  mirror: false,
+  augment: 0,
 };
 
 const DISTILL: DistillConfig = {
@@ -158,47 +198,175 @@ const DISTILL: DistillConfig = {
 
 type Preset = Pick<
   RunConfig,
-  "modelChannels" | "teacher" | "distill" | "evaluationSamples" | "checkpointEvery"
+  "network" | "scaling" | "teacher" | "distill" | "evaluationSamples" | "checkpointEvery" | "snapshotEvery"
 >;
 
-/** Named settings: `digits` for GPUs, `digits-small` for software adapters, `digits-tiny` to see every stage run. */
+const digits = (modelChannels: number): NetworkSettings => ({
+  ...{ architecture: "unet", modelChannels, channelMult: [1, 2], blocks: 1 },
+});
+
+/** EDM's DDPM++ (Karras et al. 2022, table 1). */
+const DDPM_PLUS_PLUS = {
+  architecture: "song-unet",
+  preconditioning: "edm",
+  modelChannels: 128,
+  channelMult: [2, 2, 2],
+  channelMultEmb: 4,
+  numBlocks: 4,
+  attnResolutions: [16],
+  dropout: 0.13,
+  labelDropout: 0,
+  embeddingType: "positional",
+  channelMultNoise: 1,
+  encoderType: "standard",
+  decoderType: "standard",
+  resampleFilter: [1, 1],
+} as const satisfies NetworkSettings;
+
+/** EDM's training on CIFAR-10 (appendix F). */
+const EDM_CIFAR10: TeacherConfig = {
+  ...TEACHER,
+  images: 200_000_000,
+  batch: 512,
+  learningRate: 1e-3,
+  rampImages: 10_000_000,
+  decayShare: 0,
+  ema: { halfLife: 500_000, rampRatio: 0.05 },
+  clipNorm: 0,
+  augment: 0.12,
+};
+
+/** SiD's distillation (Zhou et al. 2024, arXiv 2404.04057), but for the divergence. */
+const SID_CIFAR10: DistillConfig = {
+  ...DISTILL,
+  images: 100_000_000,
+  batch: 256,
+  generatorLr: 1e-5,
+  fakeLr: 1e-5,
+  classifierLr: 1e-4,
+  criticUpdates: 1,
+  decayShare: 0,
+  warmupImages: 100_000,
+  ema: { halfLife: 500_000, rampRatio: 0.05 },
+};
+
+/**
+ * Named settings: `digits` for GPUs, `digits-small` for software adapters, `digits-tiny` to see every stage run;
+ * `cifar10` (55.7 million parameters) as EDM trains it, `cifar10-small` (15.7 million), `mnist` (1.3 million).
+ */
 export const PRESETS = {
   "digits": {
-    modelChannels: 32,
+    network: digits(32),
+    scaling: "standard",
     teacher: TEACHER,
     distill: DISTILL,
     evaluationSamples: 5000,
     checkpointEvery: { teacher: 32_000, distill: 6_400 },
+    snapshotEvery: { teacher: 0, distill: 0 },
   },
   "digits-small": {
-    modelChannels: 16,
+    network: digits(16),
+    scaling: "standard",
     teacher: { ...TEACHER, images: 128_000, batch: 64, rampImages: 6_400, ema: { halfLife: 8_850, rampRatio: 0.08 } },
     distill: { ...DISTILL, images: 19_200, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupImages: 3_200 },
     evaluationSamples: 2000,
     checkpointEvery: { teacher: 16_000, distill: 6_400 },
+    snapshotEvery: { teacher: 0, distill: 0 },
   },
   "digits-tiny": {
-    modelChannels: 8,
+    network: digits(8),
+    scaling: "standard",
     teacher: { ...TEACHER, images: 3_200, batch: 32, rampImages: 320, ema: { halfLife: 430, rampRatio: 0.08 } },
     distill: { ...DISTILL, images: 640, batch: 32, warmupImages: 160, ema: { halfLife: 210, rampRatio: 0.08 } },
     evaluationSamples: 200,
     checkpointEvery: { teacher: 1_280, distill: 320 },
+    snapshotEvery: { teacher: 0, distill: 0 },
+  },
+  "mnist": {
+    network: { ...DDPM_PLUS_PLUS, modelChannels: 32, channelMult: [1, 2, 2], numBlocks: 1, dropout: 0 },
+    scaling: "edm",
+    teacher: {
+      ...TEACHER,
+      ...{ images: 2_000_000, learningRate: 1e-3, rampImages: 25_600, ema: { halfLife: 50_000, rampRatio: 0.05 } },
+    },
+    distill: { ...DISTILL, images: 400_000, batch: 128, ema: { halfLife: 10_000, rampRatio: 0.05 } },
+    evaluationSamples: 5000,
+    checkpointEvery: { teacher: 100_000, distill: 20_000 },
+    snapshotEvery: { teacher: 0, distill: 0 },
+  },
+  "cifar10-small": {
+    network: { ...DDPM_PLUS_PLUS, modelChannels: 96, channelMult: [1, 2, 2], numBlocks: 2 },
+    scaling: "edm",
+    teacher: { ...EDM_CIFAR10, images: 25_000_000, batch: 128, learningRate: 5e-4, rampImages: 1_000_000 },
+    distill: { ...SID_CIFAR10, images: 10_000_000, batch: 128 },
+    evaluationSamples: 10_000,
+    checkpointEvery: { teacher: 200_000, distill: 100_000 },
+    snapshotEvery: { teacher: 2_500_000, distill: 1_000_000 },
+  },
+  "cifar10": {
+    network: DDPM_PLUS_PLUS,
+    scaling: "edm",
+    teacher: EDM_CIFAR10,
+    distill: SID_CIFAR10,
+    evaluationSamples: 50_000,
+    checkpointEvery: { teacher: 500_000, distill: 200_000 },
+    snapshotEvery: { teacher: 5_000_000, distill: 5_000_000 },
   },
 } as const satisfies Record<string, Preset>;
 
 /** Name of a preset. */
 export type PresetName = keyof typeof PRESETS;
 
-/** Images that the presets are for: the channels, and the pixels of a side. */
-export const PRESET_IMAGES: Readonly<Record<PresetName, { readonly channels: number; readonly resolution: number }>> = {
-  "digits": { channels: 1, resolution: 8 },
-  "digits-small": { channels: 1, resolution: 8 },
-  "digits-tiny": { channels: 1, resolution: 8 },
-};
-
 /** The preset for an adapter where the user names none. */
 export function defaultPreset(softwareAdapter: boolean): PresetName {
   return softwareAdapter ? "digits-small" : "digits";
+}
+
+/** True for presets of the embedded digits; the others need a data set. */
+export function isDigits(preset: PresetName): boolean {
+  return preset.startsWith("digits");
+}
+
+/** What the images are scaled by, as {@linkcode Statistics} of the data or in their place. */
+export function unitsOf({ scaling }: RunConfig, { mean, std }: Statistics): Statistics {
+  return scaling === "edm" ? { mean: 0, std: 0.5 } : { mean, std };
+}
+
+/**
+ * The teacher that a run trains on `data`.
+ *
+ * @throws {UsageError} where the network cannot be made for images of that size.
+ */
+export function teacherDenoiser({ network: settings, teacher }: RunConfig, data: ImageData8): DenoiserConfig {
+  const { channels, height: resolution } = data;
+  const levels = settings.channelMult.length;
+  if (resolution % 2 ** (levels - 1) !== 0) {
+    throw new UsageError(
+      `${data.name} holds images of ${resolution}x${resolution} pixels, which do not halve ${
+        levels - 1
+      } times, as the ` +
+        `network's ${levels} levels (network.channelMult) need.`,
+    );
+  }
+  if (teacher.conditional && data.classes === 1) {
+    throw new UsageError(`${data.name} has no classes; teacher.conditional (--conditional) needs some.`);
+  }
+  if (settings.architecture === "unet") {
+    if (teacher.conditional || teacher.augment > 0) {
+      throw new UsageError("Classes and augmentation need a network of the architecture song-unet.");
+    }
+    return { network: { ...settings, imageChannels: channels, resolution } };
+  }
+  const { preconditioning, ...rest } = settings;
+  return {
+    network: {
+      ...rest,
+      ...{ resolution, inChannels: channels, outChannels: channels },
+      labelDim: teacher.conditional ? data.classes : 0,
+      augmentDim: teacher.augment > 0 ? AUGMENT_LABELS : 0,
+    },
+    preconditioning: PRECONDITIONINGS[preconditioning],
+  };
 }
 
 /** Steps of `batch` images until `images` are seen. */
@@ -206,23 +374,24 @@ export function stepsOf({ images, batch }: { readonly images: number; readonly b
   return Math.ceil(images / batch);
 }
 
-const filled: Rule = { kind: "text" };
 const positive = number({ above: 0 }), fromZero = number({ min: 0 }), count = whole({ min: 1 });
-const decays = list(number({ min: 0, below: 1 }), 2);
+const decays = list(number({ min: 0, below: 1 }), { min: 2, max: 2 });
 const law = { mean: number({}), std: positive };
 const average = { halfLife: positive, rampRatio: fromZero };
 const batch = whole({ min: 1, max: 65_536 });
 const optimiser = { batch, ema: average, betas: decays, clipNorm: fromZero, decayShare: number({ min: 0, max: 1 }) };
 
-/** What a setting may be. */
-const RULES: Rules = {
+const told = { conditional: toggle, mirror: toggle, augment: number({ min: 0, max: 1 }) };
+
+/** What a setting may be, the network's apart. */
+const COMMON_RULES: Rules = {
   preset: choice(Object.keys(PRESETS)),
   seed: whole({ min: 0, max: 4_294_967_295 }),
   precision: choice(PRECISIONS),
-  modelChannels: whole({ min: 4, max: 4096 }),
+  scaling: choice(SCALINGS),
   microbatch: { ...count, optional: true },
   checkpointBlocks: toggle,
-  teacher: { ...optimiser, images: count, learningRate: positive, rampImages: fromZero, sigma: law },
+  teacher: { ...optimiser, images: count, learningRate: positive, rampImages: fromZero, sigma: law, ...told },
   distill: {
     ...optimiser,
     h: choice(BREGMAN_KINDS),
@@ -243,7 +412,22 @@ const RULES: Rules = {
   },
   evaluationSamples: whole({ min: 65 }),
   checkpointEvery: { teacher: count, distill: count },
+  snapshotEvery: { teacher: whole({ min: 0 }), distill: whole({ min: 0 }) },
 };
+
+const kinds = choice(Object.keys(PRECONDITIONING_RULES));
+
+/** The chosen settings of networks by architecture. */
+const CHOSEN: Readonly<Record<string, Rules>> = {
+  "unet": NETWORK_RULES.unet.chosen,
+  "song-unet": { ...NETWORK_RULES["song-unet"].chosen, preconditioning: kinds },
+};
+
+/** The rules of settings with a network of one architecture. */
+function rulesOf(network: unknown): Rules {
+  const { architecture } = (network ?? {}) as { architecture?: unknown };
+  return { ...COMMON_RULES, network: rulesFor(CHOSEN, "architecture", architecture) };
+}
 
 /** A preset as it is. */
 export function presetConfig(preset: PresetName): RunConfig {
@@ -260,7 +444,7 @@ export interface Changes {
 
 /** `config` with `changes` in its place. Calls `fail` where one is no setting, or not what that may be. */
 export function withSettings(config: RunConfig, changes: Changes, fail: Fail): RunConfig {
-  return withChanges(config, changes, RULES, fail);
+  return withChanges(config, changes, rulesOf(config.network), fail);
 }
 
 /** Calls `fail` where settings contradict each other. */
@@ -288,8 +472,8 @@ export function parseConfig(text: string, fileName: string): RunConfig {
   const config = parseJson(text, fileName);
   const fail = failFor(fileName);
   const { data, teacherFile, ...rest } = config as Record<string, unknown>;
-  checkSettings(rest, RULES, fail);
-  const source = { path: filled, sha256: filled };
+  checkSettings(rest, rulesOf(rest.network), fail);
+  const source = { path: anyText, sha256: anyText };
   for (const [name, value] of Object.entries({ data, teacherFile })) {
     if (value !== undefined) checkSettings({ [name]: value }, { [name]: source }, fail);
   }
@@ -298,7 +482,7 @@ export function parseConfig(text: string, fileName: string): RunConfig {
 }
 
 /**
- * Reads changes of settings: JSON, nested as in a run's `config.json`.
+ * Reads changes of settings: JSON, nested as in a run's `config.json`. All but the preset are checked where they are made.
  *
  * @throws {FileError} naming the file where it holds anything else.
  */
@@ -308,7 +492,11 @@ export function parseChanges(text: string, fileName: string): Changes {
   for (const [name, option] of [["data", "--data"], ["teacherFile", "--teacher"]] as const) {
     if (changes?.[name] !== undefined) fail(`"${name}" is given by ${option} and cannot stand here`);
   }
-  withChanges({}, changes, RULES, fail);
+  if (typeof changes !== "object" || changes === null || Array.isArray(changes)) {
+    fail("there should be an object of settings");
+  }
+  const { preset } = changes;
+  if (preset !== undefined) checkSettings({ preset }, { preset: COMMON_RULES.preset! }, fail);
   return changes;
 }
 

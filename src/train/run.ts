@@ -21,13 +21,16 @@ import {
   Workspace,
 } from "../graph/mod.ts";
 import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } from "../io/model.ts";
+import { toNHWC } from "../io/images.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
-import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
+import type { Network } from "../nn/network.ts";
+import { classifierConfig, conditionSizes, createNetwork, imageSize } from "../nn/networks.ts";
+import { Classifier } from "../nn/unet.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
-import { PRESET_IMAGES, type PresetName, type RunConfig, stepsOf } from "./config.ts";
+import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 
@@ -37,8 +40,8 @@ const LOG_EVERY = { teacher: 20, distill: 10 };
 /** Updates of a network between two looks, at most: their metrics must be held until then. */
 const MAX_HELD = 60;
 
-/** Images of the pictures in `samples/`, in rows of eight. */
-const GRID = { images: 64, columns: 8, scale: 6, gap: 2 };
+/** Images of the pictures in `samples/`, in rows of eight; about how many pixels one's side has. */
+const GRID = { images: 64, columns: 8, size: 48, gap: 2 };
 
 /** Images the generator is measured with at every checkpoint. */
 const CHECK_SAMPLES = 1000;
@@ -120,7 +123,7 @@ export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teache
   if (config.precision === "f16") gpu.expectF16("A run with --precision f16");
   return withAdvice(config, async () => {
     if (!teacher) await stage((workspace) => prepareTeacher(workspace, config, data));
-    const info = teacher ?? { network: teacherNetwork(config, data), ...data };
+    const info = teacher ?? { ...teacherDenoiser(config, data), ...unitsOf(config, data) };
     await stage((workspace) => prepareDistillation(workspace, config, data, info));
   });
 }
@@ -129,9 +132,8 @@ export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teache
 export async function compileAll(gpu: Gpu, config: RunConfig, data: ImageData8): Promise<void> {
   await expectFits(gpu, config, data);
   const workspace = new Workspace(gpu);
-  const { mean, std } = data;
-  const info = { network: teacherNetwork(config, data), mean, std, provenance: {} };
-  const weights = new Weights(workspace, "teacher", new UNet(info.network));
+  const info = { ...teacherDenoiser(config, data), ...unitsOf(config, data), provenance: {} };
+  const weights = new Weights(workspace, "teacher", createNetwork(info));
   try {
     await createSampler(weights, { ...info, kind: "teacher" });
     await createSampler(weights, { ...info, kind: "generator", sigmaInit: config.distill.sigmaInit });
@@ -243,7 +245,7 @@ async function load(folder: RunFolder, kind: ModelKind, data: ImageData8): Promi
 /** Throws a {@linkcode FileError} unless the model is of that kind and makes images of the data's size. */
 export function expectModel({ kind, network }: ModelInfo, wanted: ModelKind, data: ImageData8, path: string): void {
   if (kind !== wanted) throw new FileError(`${path} is a ${kind}; a ${wanted} was expected.`);
-  const { imageChannels, resolution } = network;
+  const { imageChannels, resolution } = imageSize(network);
   if (imageChannels !== data.channels || resolution !== data.height) {
     throw new FileError(
       `${path} makes ${imageChannels}x${resolution}x${resolution} images; the data are ` +
@@ -252,24 +254,28 @@ export function expectModel({ kind, network }: ModelInfo, wanted: ModelKind, dat
   }
 }
 
-/** Throws a {@linkcode FileError} unless the data are of the size that the preset is for. */
-export function expectImages({ name, channels, height, width }: ImageData8, preset: PresetName): void {
-  const wanted = PRESET_IMAGES[preset];
-  if (channels !== wanted.channels || height !== wanted.resolution) {
-    throw new FileError(
-      `${name} holds ${channels}x${height}x${width} images; the preset ${preset} is for ` +
-        `${wanted.channels}x${wanted.resolution}x${wanted.resolution} ones.`,
-    );
-  }
+/** Puts the training images on the device, scaled to the data units that `units` define. */
+function uploadImages(
+  workspace: Workspace,
+  data: ImageData8,
+  units: Statistics,
+  { labels = false, mirror = false } = {},
+): ImageSource {
+  const images = workspace.variable("images", [data.count, data.channels, data.height, data.width], "u8");
+  images.write(words(data.pixels));
+  const classes = labels ? workspace.variable("classes", [data.count, 2, 1], "u8") : undefined;
+  classes?.write(words(Uint8Array.from({ length: 2 * data.count }, (_, i) => data.labels[i >> 1]! >> (8 * (i & 1)))));
+  return { data: images, labels: classes, mirror, ...bytesToData(units) };
 }
 
-/** Puts the training images on the device, scaled to the data units that `units` define. */
-function uploadImages(workspace: Workspace, data: ImageData8, units: Statistics): ImageSource {
-  const variable = workspace.variable("images", [data.count, data.channels, data.height, data.width], "u8");
-  const bytes = new Uint8Array(variable.tensor.bytes);
-  bytes.set(data.pixels);
-  variable.write(new Uint32Array(bytes.buffer));
-  return { data: variable, ...bytesToData(units) };
+/** Bytes as whole words, zeros after them. */
+function words(bytes: Uint8Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
+  if (bytes.length % 4 === 0 && bytes.byteOffset % 4 === 0) {
+    return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+  }
+  const padded = new Uint8Array(4 * Math.ceil(bytes.length / 4));
+  padded.set(bytes);
+  return new Uint32Array(padded.buffer);
 }
 
 /**
@@ -294,22 +300,11 @@ async function show({ folder, profile }: RunInputs, step: readonly Run[]): Promi
   await folder.writeText(TRACE, encodeTrace(trace));
 }
 
-/** The teacher that is trained where none is given. */
-function teacherNetwork(config: RunConfig, data: ImageData8): UNetConfig {
-  return {
-    imageChannels: data.channels,
-    resolution: data.height,
-    modelChannels: config.modelChannels,
-    channelMult: [1, 2],
-    blocks: 1,
-  };
-}
-
 /** A network that the run trains on batches of `batch`. */
 function trainable(
   workspace: Workspace,
   name: string,
-  network: UNet | Classifier,
+  network: Network,
   { microbatch, precision }: RunConfig,
   batch: number,
 ): Trainable {
@@ -320,12 +315,14 @@ function trainable(
 /** What the training of a teacher runs. */
 async function prepareTeacher(workspace: Workspace, config: RunConfig, data: ImageData8) {
   const { batch, betas: [beta1, beta2], ema, clipNorm, sigma } = config.teacher;
+  const { conditional: labels, mirror, augment } = config.teacher;
   const { checkpointBlocks, precision } = config;
-  const network = new UNet(teacherNetwork(config, data), { checkpointBlocks, precision });
+  const network = createNetwork(teacherDenoiser(config, data), { checkpointBlocks, precision });
+  const images = uploadImages(workspace, data, unitsOf(config, data), { labels, mirror });
   const teacher = trainable(workspace, "teacher", network, config, batch);
   return {
     teacher,
-    gradient: await compileTeacherStep(teacher, uploadImages(workspace, data, data), { batch, sigma }),
+    gradient: await compileTeacherStep(teacher, images, { batch, sigma, augment }),
     sum: await Accumulator.create([teacher]),
     optimizer: await Optimizer.create(teacher, { batch, beta1, beta2, ema, clipNorm }),
   };
@@ -359,9 +356,8 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
   });
   const info: ModelInfo = {
     kind: "teacher",
-    network: teacherNetwork(config, data),
-    mean: data.mean,
-    std: data.std,
+    ...teacherDenoiser(config, data),
+    ...unitsOf(config, data),
     provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
   };
   await folder.write(RESULTS.teacher, await encodeModel({ info, weights: await teacher.ema.read() }));
@@ -372,19 +368,18 @@ async function prepareDistillation(
   workspace: Workspace,
   config: RunConfig,
   data: ImageData8,
-  teacherInfo: Pick<ModelInfo, "network" | "mean" | "std">,
+  teacherInfo: Pick<ModelInfo, "network" | "preconditioning" | "mean" | "std">,
 ) {
-  const { network } = teacherInfo;
   const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
   const { batch, betas: [beta1, beta2], ema, clipNorm } = settings;
   const { checkpointBlocks, precision } = config;
   const options = { checkpointBlocks, precision };
-  const trained = (name: string, model: UNet | Classifier) => trainable(workspace, name, model, config, batch);
+  const trained = (name: string, model: Network) => trainable(workspace, name, model, config, batch);
   const networks = {
-    generator: trained("generator", new UNet(network, options)),
-    fakeScore: trained("fakeScore", new UNet(network, options)),
-    classifier: trained("classifier", new Classifier(network, options)),
-    teacher: new Weights(workspace, "teacher", new UNet(network, { precision })),
+    generator: trained("generator", createNetwork(teacherInfo, options)),
+    fakeScore: trained("fakeScore", createNetwork(teacherInfo, options)),
+    classifier: trained("classifier", new Classifier(classifierConfig(teacherInfo.network), options)),
+    teacher: new Weights(workspace, "teacher", createNetwork(teacherInfo, { precision })),
   };
   const { generator, fakeScore, classifier } = networks;
   const bregman = { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true };
@@ -416,7 +411,7 @@ async function distil(
   const { batch, criticUpdates, warmupImages } = settings;
   const steps = stepsOf(settings);
   const seed = stageSeed(config.seed, 2);
-  const { network } = teacherModel.info;
+  const { kind: _, ...parts } = teacherModel.info;
   const { generator, fakeScore, classifier, teacher, critics, gradient, ...rest } = await prepareDistillation(
     workspace,
     config,
@@ -429,10 +424,8 @@ async function distil(
   fakeScore.start(teacherModel.weights);
   classifier.start(initialWeights(classifier.network.parameters, seed));
   const info: ModelInfo = {
+    ...parts,
     kind: "generator",
-    network,
-    mean: teacherModel.info.mean,
-    std: teacherModel.info.std,
     sigmaInit: settings.sigmaInit,
     provenance: provenance(config, data, `Di-Bregman, h = ${settings.h}, ${steps} steps of batch ${batch}`),
   };
@@ -536,18 +529,21 @@ async function writeGrid(
   left: Uint8Array,
   right: Uint8Array,
 ): Promise<void> {
-  const { images, columns, scale, gap } = GRID;
-  const grid = (pixels: Uint8Array) =>
-    imageGrid(
-      pixels.subarray(0, images * data.height * data.width),
+  const { images, columns, size, gap } = GRID;
+  const { channels, height, width } = data;
+  const grid = (pixels: Uint8Array) => {
+    const shown = toNHWC(pixels.slice(0, images * channels * height * width), channels, height, width);
+    return imageGrid(
+      shown,
       images,
-      data.height,
-      data.width,
-      1,
+      height,
+      width,
+      channels as 1 | 3,
       columns,
-      scale,
+      Math.max(1, Math.round(size / height)),
       gap,
     );
+  };
   const picture = sideBySide(grid(left), grid(right));
-  await folder.write(name, await encodePng(picture.pixels, picture.width, picture.height, 1));
+  await folder.write(name, await encodePng(picture.pixels, picture.width, picture.height, channels as 1 | 3));
 }

@@ -12,7 +12,7 @@ import { type AdamSettings, Optimizer } from "../../src/optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, type WeightArrays, Weights } from "../../src/optim/weights.ts";
 import { PRESETS } from "../../src/train/config.ts";
 
-const { modelChannels, teacher: TEACHER, distill: DISTILL } = PRESETS["digits-tiny"];
+const { network: { modelChannels }, teacher: TEACHER, distill: DISTILL } = PRESETS["digits-tiny"];
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels, channelMult: [1, 2], blocks: 1 };
 const SEED = [3, 14] as const;
 const STEPS = 3;

@@ -24,7 +24,7 @@ export type Rule =
     | { readonly kind: "choice"; readonly choices: readonly string[] }
     | { readonly kind: "toggle" }
     | { readonly kind: "text" }
-    | { readonly kind: "list"; readonly item: Rule; readonly length?: number }
+    | { readonly kind: "list"; readonly item: Rule; readonly length: Limits }
   )
   & { readonly optional?: boolean };
 
@@ -51,10 +51,13 @@ export function choice(choices: readonly string[]): Rule {
 /** True or false. */
 export const toggle: Rule = { kind: "toggle" };
 
-/** A list of `length`, or any number, of items. */
-export function list(item: Rule, length?: number): Rule {
-  return { kind: "list", item, ...length !== undefined && { length } };
+/** A list whose length is within the limits. */
+export function list(item: Rule, length: Limits): Rule {
+  return { kind: "list", item, length };
 }
+
+/** Any text. */
+export const text: Rule = { kind: "text" };
 
 function isRule(rule: Rule | Rules): rule is Rule {
   return typeof rule.kind === "string";
@@ -124,10 +127,10 @@ function checkGroup(value: unknown, rules: Rules, path: string, fail: Fail, all:
 function expectation(value: unknown, rule: Rule): string | undefined {
   switch (rule.kind) {
     case "number": {
-      const { whole, limits: { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } } = rule;
+      const { whole, limits } = rule;
       const ok = typeof value === "number" && Number.isFinite(value) && (!whole || Number.isSafeInteger(value)) &&
-        value >= min && value <= max && value > above && value < below;
-      return ok ? undefined : `a ${whole ? "whole " : ""}number${limitText(rule.limits)}`;
+        within(value, limits);
+      return ok ? undefined : `a ${whole ? "whole " : ""}number${limitText(limits)}`;
     }
     case "choice":
       return rule.choices.includes(value as string) ? undefined : `one of ${rule.choices.join(", ")}`;
@@ -137,11 +140,16 @@ function expectation(value: unknown, rule: Rule): string | undefined {
       return typeof value === "string" ? undefined : "a text";
     case "list": {
       const { item, length } = rule;
-      const ok = Array.isArray(value) && (length === undefined || value.length === length) &&
+      const ok = Array.isArray(value) && within(value.length, length) &&
         value.every((one) => expectation(one, item) === undefined);
-      return ok ? undefined : `a list of ${length ?? "any number of items"}, each ${expectation(undefined, item)}`;
+      return ok ? undefined : `a list, each item ${expectation(undefined, item)}; its length${limitText(length)}`;
     }
   }
+}
+
+function within(value: number, limits: Limits): boolean {
+  const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = limits;
+  return value >= min && value <= max && value > above && value < below;
 }
 
 function limitText({ min, max, above, below }: Limits): string {
