@@ -276,7 +276,7 @@ Deno.test("sample: the same seed gives the same images, and the first k of n are
     ]);
     assertEquals(code, 0, errors.join("\n"));
     assertMatch(out, /1 network evaluation each, [\d.]+ images\/s/);
-    const { images } = decodeNpz(await Deno.readFile(path), path);
+    const { images } = await decodeNpz(await Deno.readFile(path), path);
     assertEquals(images!.shape, [n, 8, 8, 1]);
     return images!.data as Uint8Array;
   };

@@ -11,7 +11,7 @@ import { gpuTest, relativeError } from "./gpu.ts";
 
 gpuTest("feature network: PyTorch's features, mean and covariance of the real digits", async (gpu) => {
   const path = new URL("./fixtures/digits_features_io.npz", import.meta.url);
-  const fixture = decodeNpz(await Deno.readFile(path), "digits_features_io.npz");
+  const fixture = await decodeNpz(await Deno.readFile(path), "digits_features_io.npz");
   const workspace = new Workspace(gpu);
   const { pixels, count } = await loadDigits();
   const network = await FeatureNetwork.create(workspace);

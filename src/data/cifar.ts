@@ -6,7 +6,7 @@
 
 import { FileError } from "../gpu/errors.ts";
 import type { TarEntry } from "../io/tar.ts";
-import { readCifarPickle } from "./cifar_pickle.ts";
+import { isCifarPickle, readCifarPickle } from "./cifar_pickle.ts";
 import {
   allocateImages,
   baseName,
@@ -19,8 +19,6 @@ import {
 const SIDE = 32;
 const CHANNELS = 3;
 const PIXELS = CHANNELS * SIDE * SIDE;
-/** The first byte of a pickle of protocol 2 or more; no record begins with it. */
-const PICKLE = 0x80;
 /** What leads the pixels of a binary record; its last byte is the class. */
 const RECORDS = [{ labelBytes: 1, classes: 10 }, { labelBytes: 2, classes: 100 }] as const;
 const TRAINING = /^(data_batch_\d+|train)(\.bin)?$/;
@@ -112,7 +110,7 @@ function checkBatches(batches: Batch[], path: string): number {
 async function inspect(member: TarEntry, archive: string, scratch: Scratch): Promise<Batch> {
   const { path, size } = member;
   const start = await firstByte(member);
-  if (start[0] === PICKLE) {
+  if (isCifarPickle(start)) {
     const { labels, classes } = await unpickle(member, start, archive, scratch);
     return { path, count: labels.length, classes };
   }
@@ -135,7 +133,7 @@ async function readBatch(
   scratch: Scratch,
 ): Promise<void> {
   const start = await firstByte(member);
-  if (start[0] === PICKLE) {
+  if (isCifarPickle(start)) {
     const batch = await unpickle(member, start, archive, scratch);
     labels.set(batch.labels, first);
     pixels.set(batch.pixels, first * PIXELS);

@@ -1,9 +1,15 @@
 /** The batches of CIFAR's python version: pickled dictionaries. */
 
 import { FileError } from "../gpu/errors.ts";
+import { latin1Bytes } from "../io/latin1.ts";
 import { PickleBudget, PickleObject, PLAIN_CONSTRUCTORS, readPickle } from "../io/pickle.ts";
 import { NUMPY_CONSTRUCTORS } from "../io/pickle_numpy.ts";
 import { expectClass } from "./image_data.ts";
+
+/** True for the beginning of a pickle of protocol 2 or more; no record of the binary version begins so. */
+export function isCifarPickle(head: Uint8Array): boolean {
+  return head[0] === 0x80;
+}
 
 /** Images and classes of a batch. */
 export interface CifarBatch {
@@ -72,11 +78,4 @@ function arrayOf(array: unknown, where: string): { shape: readonly unknown[]; da
   const isBytes = type instanceof PickleObject && type.className === "numpy.dtype" && type.args[0] === "u1";
   if (!(data instanceof Uint8Array) || !Array.isArray(shape) || order !== "C" || !isBytes) throw fail();
   return { shape, data };
-}
-
-/** Bytes from the string that Python 2 had them in. */
-function latin1Bytes(text: string): Uint8Array {
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
-  return bytes;
 }

@@ -4,8 +4,9 @@ import { FileError } from "../gpu/errors.ts";
 import { type ByteFile, reading, streamOf } from "../io/bytes.ts";
 import { isPng } from "../io/png.ts";
 import { isTarHeader, tarEntries, type TarEntry } from "../io/tar.ts";
-import { listZip, readZipEntry } from "../io/zip_file.ts";
+import { isZip, listZip, readZipEntry } from "../io/zip.ts";
 import { isCifarSize, isCifarTraining, readCifar } from "./cifar.ts";
+import { isCifarPickle } from "./cifar_pickle.ts";
 import { type Content, idxLabelsName, isIdx, isIdxImages, readIdx } from "./idx.ts";
 import { baseName, type ImageData8 } from "./image_data.ts";
 import { isNpz, readNpzImages } from "./npz_images.ts";
@@ -24,8 +25,6 @@ const HEAD = 512;
 const MAX_TEXT_BYTES = 1 << 26;
 /** What a file compressed by gzip begins with. */
 const GZIP = [0x1f, 0x8b];
-const ZIP = [[0x50, 0x4b, 3, 4], [0x50, 0x4b, 5, 6]];
-const PICKLE = 0x80;
 const KINDS =
   "expected CIFAR-10 or CIFAR-100 (binary or python), IDX images with their labels beside them, a folder or " +
   "zip of PNG files, an npz file with the array `images`, or the text of the UCI digits";
@@ -40,7 +39,7 @@ export async function readDatasetFile(file: ByteFile, neighbour: Neighbour): Pro
   if (file.size === 0) throw new FileError(`${file.path} is empty; ${KINDS}.`);
   const content = await contentOf(file);
   const head = await headOf(content);
-  if (ZIP.some((signature) => begins(head, signature))) return await readZip(file);
+  if (isZip(head)) return await readZip(file);
   if (isTarHeader(head)) return await readCifar(file.path, () => tarEntries(content.open(), file.path));
   if (isIdxImages(head)) return await readIdx(content, await labelsOf(file, neighbour));
   if (isIdx(head)) {
@@ -48,7 +47,7 @@ export async function readDatasetFile(file: ByteFile, neighbour: Neighbour): Pro
   }
   if (isPng(head)) throw new FileError(`${file.path} is a single picture; name the folder or zip of a set of them.`);
   if (isText(head) && content.isPlain) return await readText(file);
-  if (content.isPlain && (head[0] === PICKLE || isCifarSize(file.size))) {
+  if (content.isPlain && (isCifarPickle(head) || isCifarSize(file.size))) {
     return await readCifar(file.path, () => fileMembers([[file.path, file]]), () => true);
   }
   const remark = content.isPlain ? `${file.size} bytes are no whole batch of CIFAR, and ` : "";

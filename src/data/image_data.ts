@@ -55,6 +55,15 @@ export function allocateImages(name: string, { count, channels, height, width }:
   }
 }
 
+/** Puts `image` [height, width, channels] in its place among the others, as [channels, height, width]. */
+export function putImage({ pixels }: ImageBuffers, index: number, image: Uint8Array, channels: number): void {
+  const plane = image.length / channels;
+  for (let c = 0; c < channels; c++) {
+    const start = (index * channels + c) * plane;
+    for (let i = 0; i < plane; i++) pixels[start + i] = image[i * channels + c]!;
+  }
+}
+
 /**
  * A set of images with its mean and standard deviation (divisor n − 1), exact but for rounding.
  *

@@ -3,8 +3,16 @@
 import { FileError } from "../gpu/errors.ts";
 import { type ByteFile, reading } from "../io/bytes.ts";
 import { decodeNpy, NPY_HEADER_BYTES, type NpyHeader, parseNpyHeader } from "../io/npz.ts";
-import { readZipEntry, streamZipEntry, type ZipEntry } from "../io/zip_file.ts";
-import { allocateImages, baseName, countClasses, describeImages, expectClass, type ImageData8 } from "./image_data.ts";
+import { readZipEntry, streamZipEntry, type ZipEntry } from "../io/zip.ts";
+import {
+  allocateImages,
+  baseName,
+  countClasses,
+  describeImages,
+  expectClass,
+  type ImageData8,
+  putImage,
+} from "./image_data.ts";
 
 const IMAGES = "images.npy", LABELS = "labels.npy";
 
@@ -40,14 +48,10 @@ export async function readNpzImages(file: ByteFile, entries: ReadonlyMap<string,
   const images = allocateImages(file.path, shape);
   await reading(await streamZipEntry(file, entry), what, async (reader) => {
     await reader.skip(dataStart);
-    const plane = height * width;
-    const image = new Uint8Array(plane * channels);
+    const image = new Uint8Array(height * width * channels);
     for (let i = 0; i < count; i++) {
       await reader.expect(image);
-      for (let c = 0; c < channels; c++) {
-        const start = (i * channels + c) * plane;
-        for (let p = 0; p < plane; p++) images.pixels[start + p] = image[p * channels + c]!;
-      }
+      putImage(images, i, image, channels);
     }
     await reader.expectEnd();
   });

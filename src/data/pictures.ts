@@ -12,8 +12,8 @@ import {
   countClasses,
   describeImages,
   expectClass,
-  type ImageBuffers,
   type ImageData8,
+  putImage,
 } from "./image_data.ts";
 
 /** The files in a folder or an archive. */
@@ -60,7 +60,7 @@ export async function readPictures(path: string, files: PictureFiles): Promise<I
         }, as "${first}" is (channels x height x width).`,
       );
     }
-    putPicture(images, i, picture);
+    putImage(images, i, picture.pixels, channels);
     images.labels[i] = classes?.get(name) ?? 0;
   }
   return describeImages({ name: baseName(path), ...shape, ...images, classes: countClasses(images.labels) });
@@ -68,16 +68,6 @@ export async function readPictures(path: string, files: PictureFiles): Promise<I
 
 function sizeOf({ channels, height, width }: Pick<Picture, "channels" | "height" | "width">): string {
   return `${channels}x${height}x${width}`;
-}
-
-/** Puts a picture [height, width, channels] in its place as [channels, height, width]. */
-function putPicture({ pixels }: ImageBuffers, index: number, picture: Picture): void {
-  const { channels } = picture;
-  const plane = picture.height * picture.width;
-  for (let c = 0; c < channels; c++) {
-    const start = (index * channels + c) * plane;
-    for (let i = 0; i < plane; i++) pixels[start + i] = picture.pixels[i * channels + c]!;
-  }
 }
 
 /** The class of every picture; undefined where there are no classes. */

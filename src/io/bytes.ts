@@ -15,13 +15,18 @@ export interface ByteFile {
   read(start: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 
+/** A view of `bytes`, to read numbers of several bytes. */
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
 /** A file in memory. */
 export function memoryFile(path: string, bytes: Uint8Array<ArrayBuffer>): ByteFile {
   const read = (start: number, length: number) => Promise.resolve(bytes.subarray(start, start + length));
   return { path, size: bytes.length, read };
 }
 
-/** Bytes of a file that a stream of it holds at once; a decompressor makes up to 1,032 times as many of them at once. */
+/** Bytes of a file that a stream of it holds at once; a decompressor makes up to 1,032 times as many at once. */
 const BLOCK = 1 << 16;
 
 /** The bytes of a file from `start` to `end`. */

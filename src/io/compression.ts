@@ -1,5 +1,8 @@
 /** Whole buffers through the runtime's compression streams. */
 
+/** Deflate makes no more bytes of one than this. */
+export const MAX_EXPANSION = 1032;
+
 /** `bytes` compressed in the zlib format (RFC 1950). */
 export function deflate(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
   return through(bytes, new CompressionStream("deflate"));

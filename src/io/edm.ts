@@ -78,7 +78,7 @@ const MAX_ARGUMENT_DEPTH = 16;
  * @param fileName names the file in errors.
  * @throws {FileError} where the file is damaged, names anything that is not allowed, or holds another network.
  */
-export async function readEdmPickle(bytes: Uint8Array, fileName: string): Promise<EdmNetwork> {
+export async function readEdmPickle(bytes: Uint8Array<ArrayBuffer>, fileName: string): Promise<EdmNetwork> {
   const data = await readTorchData(bytes, fileName, EDM_CONSTRUCTORS);
   const network = findEdmNetwork(data.root);
   if (!network) throw new FileError(`${fileName} holds no network of EDM: it has no object "ema" or "net".`);

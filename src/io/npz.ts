@@ -1,9 +1,11 @@
 /** NumPy's npz format: a ZIP archive of named arrays. */
 
-import { unzipSync, zipSync } from "fflate";
+import { zipSync } from "fflate";
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { elementCount, shapeText } from "../graph/tensor.ts";
-import { crc32 } from "./crc32.ts";
+import { memoryFile, viewOf } from "./bytes.ts";
+import { latin1Bytes, latin1Text } from "./latin1.ts";
+import { inflatedSize, listZip, readZipEntry } from "./zip.ts";
 
 /** The values of an array in host memory, by NumPy's type code without the byte order. */
 export interface NpyArrays {
@@ -60,21 +62,16 @@ export function encodeNpz(arrays: Readonly<Record<string, NpyArray>>): Uint8Arra
  * @param fileName names the file in errors.
  * @throws {FileError} where the archive or an array is damaged or of another kind.
  */
-export function decodeNpz(bytes: Uint8Array, fileName: string): Record<string, NpyArray> {
-  const checksums = zipChecksums(bytes, fileName);
-  let files: Record<string, Uint8Array>;
-  try {
-    files = unzipSync(bytes);
-  } catch (error) {
-    throw new FileError(`${fileName} is not an npz file, or a damaged one: ${(error as Error).message}.`, {
-      cause: error,
-    });
-  }
+export async function decodeNpz(
+  bytes: Uint8Array<ArrayBuffer>,
+  fileName: string,
+): Promise<Record<string, NpyArray>> {
+  const file = memoryFile(fileName, bytes);
+  const entries = await listZip(file);
+  inflatedSize(file, entries);
   const arrays: [string, NpyArray][] = [];
-  for (const [path, content] of Object.entries(files)) {
-    if (crc32(content) !== checksums.get(path)) {
-      throw new FileError(`${fileName} is damaged: entry "${path}" does not have its checksum.`);
-    }
+  for (const [path, entry] of entries) {
+    const content = await readZipEntry(file, entry);
     const name = path.replace(/\.npy$/, "");
     arrays.push([name, decodeNpy(content, `${fileName}: array "${name}"`)]);
   }
@@ -94,7 +91,7 @@ function encodeNpy(name: string, { dtype, shape, data }: NpyArray): Uint8Array {
   const headerLength = Math.ceil((prefix + dictionary.length + 1) / 64) * 64 - prefix;
   const bytes = new Uint8Array(prefix + headerLength + data.byteLength);
   const text = `${MAGIC}\x01\x00\0\0${dictionary.padEnd(headerLength - 1)}\n`;
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  bytes.set(latin1Bytes(text));
   new DataView(bytes.buffer).setUint16(prefix - 2, headerLength, true);
   bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), prefix + headerLength);
   return bytes;
@@ -160,11 +157,10 @@ export function parseNpyHeader(bytes: Uint8Array, what: string, size: number): N
 }
 
 function readNpyHeader(bytes: Uint8Array, what: string): { dictionary: string; dataStart: number } {
-  const latin1 = (from: number, to: number) => String.fromCharCode(...bytes.subarray(from, to));
-  if (bytes.length < 12 || latin1(0, MAGIC.length) !== MAGIC) {
+  if (bytes.length < 12 || latin1Text(bytes.subarray(0, MAGIC.length)) !== MAGIC) {
     throw new FileError(`${what} is not in the .npy format; expected it to begin with "\\x93NUMPY".`);
   }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const view = viewOf(bytes);
   const version = bytes[6]!;
   if (version < 1 || version > 3) throw new FileError(`${what} has .npy version ${version}; expected 1, 2 or 3.`);
   const start = version === 1 ? 10 : 12;
@@ -172,7 +168,7 @@ function readNpyHeader(bytes: Uint8Array, what: string): { dictionary: string; d
   if (dataStart > bytes.length) {
     throw new FileError(`${what} ends inside its header; expected ${dataStart} bytes or more.`);
   }
-  return { dictionary: latin1(start, Math.min(dataStart, start + 4096)), dataStart };
+  return { dictionary: latin1Text(bytes.subarray(start, Math.min(dataStart, start + 4096))), dataStart };
 }
 
 function arrayOf(dtype: keyof NpyArrays, shape: number[], buffer: ArrayBuffer): NpyArray {
@@ -188,26 +184,4 @@ function arrayOf(dtype: keyof NpyArrays, shape: number[], buffer: ArrayBuffer): 
     case "i8":
       return { dtype, shape, data: new BigInt64Array(buffer) };
   }
-}
-
-/** The CRC-32 of every entry by path, from the archive's central directory: fflate does not compare them. */
-function zipChecksums(bytes: Uint8Array, fileName: string): Map<string, number> {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  let end = bytes.length - 22;
-  while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
-  if (end < 0) throw new FileError(`${fileName} is not an npz file, or is cut off: it has no ZIP directory.`);
-  const checksums = new Map<string, number>();
-  const count = view.getUint16(end + 8, true);
-  const start = view.getUint32(end + 16, true);
-  let at = start;
-  while (checksums.size < count && at + 46 <= end && view.getUint32(at, true) === 0x02014b50) {
-    const nameLength = view.getUint16(at + 28, true);
-    const path = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameLength));
-    checksums.set(path, view.getUint32(at + 16, true));
-    at += 46 + nameLength + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
-  }
-  if (checksums.size !== count || at - start !== view.getUint32(end + 12, true)) {
-    throw new FileError(`${fileName} is a damaged npz file: its ZIP directory does not list its ${count} entries.`);
-  }
-  return checksums;
 }

@@ -1,6 +1,8 @@
 /** Python's pickle format, protocols 0 to 5, read as plain data: nothing that a pickle names is ever looked up or run. */
 
 import { FileError } from "../gpu/errors.ts";
+import { viewOf } from "./bytes.ts";
+import { latin1Bytes, latin1Text } from "./latin1.ts";
 
 /**
  * A class or function that a pickle names; it is a name and nothing else.
@@ -134,20 +136,8 @@ function bytesOf(args: readonly unknown[], call: PickleCall): Uint8Array {
     throw call.fail("bytes are not made from text in latin1");
   }
   call.budget.spendBytes(value.length, call);
-  const bytes = new Uint8Array(value.length);
-  for (let i = 0; i < bytes.length; i++) {
-    const code = value.charCodeAt(i);
-    if (code > 255) throw call.fail("bytes are made from a character that latin1 does not have");
-    bytes[i] = code;
-  }
-  return bytes;
-}
-
-/** The text whose characters are `bytes`. */
-export function latin1(bytes: Uint8Array): string {
-  const pieces: string[] = [];
-  for (let at = 0; at < bytes.length; at += 8192) pieces.push(String.fromCharCode(...bytes.subarray(at, at + 8192)));
-  return pieces.join("");
+  if (/[^\0-\xff]/.test(value)) throw call.fail("bytes are made from a character that latin1 does not have");
+  return latin1Bytes(value);
 }
 
 /** A value for a message: texts in quotes and cut to a length that a terminal can show, objects by their kind. */
@@ -171,7 +161,7 @@ class Machine implements PickleCall {
   constructor(source: PickleSource, start: number) {
     this.#source = source;
     this.budget = source.budget;
-    this.#view = new DataView(source.bytes.buffer, source.bytes.byteOffset, source.bytes.length);
+    this.#view = viewOf(source.bytes);
     this.#at = this.#operationAt = start;
   }
 
@@ -412,20 +402,20 @@ const OPERATIONS: ReadonlyMap<number, (m: Machine) => void> = new Map<number, (m
   operation("0", (m) => m.drop()),
   operation("1", (m) => void m.popToMark()), // POP_MARK
   operation("2", (m) => m.push(m.top())), // DUP
-  operation("p", (m) => m.remember(m.decimal(latin1(m.line())))), // PUT
+  operation("p", (m) => m.remember(m.decimal(latin1Text(m.line())))), // PUT
   operation("q", (m) => m.remember(m.byte())), // BINPUT
   operation("r", (m) => m.remember(m.uint32())), // LONG_BINPUT
   operation("\x94", (m) => m.memoize()),
-  operation("g", (m) => m.recall(m.decimal(latin1(m.line())))), // GET
+  operation("g", (m) => m.recall(m.decimal(latin1Text(m.line())))), // GET
   operation("h", (m) => m.recall(m.byte())), // BINGET
   operation("j", (m) => m.recall(m.uint32())), // LONG_BINGET
   // Numbers.
   operation("N", (m) => m.push(null)),
   operation("\x88", (m) => m.push(true)),
   operation("\x89", (m) => m.push(false)),
-  operation("I", (m) => m.push(textInteger(m, latin1(m.line())))), // INT
-  operation("L", (m) => m.push(m.decimal(latin1(m.line()).replace(/L$/, "")))), // LONG
-  operation("F", (m) => m.push(textFloat(m, latin1(m.line())))), // FLOAT
+  operation("I", (m) => m.push(textInteger(m, latin1Text(m.line())))), // INT
+  operation("L", (m) => m.push(m.decimal(latin1Text(m.line()).replace(/L$/, "")))), // LONG
+  operation("F", (m) => m.push(textFloat(m, latin1Text(m.line())))), // FLOAT
   operation("J", (m) => m.push(m.int32())),
   operation("K", (m) => m.push(m.byte())),
   operation("M", (m) => m.push(m.uint16())),
@@ -437,10 +427,10 @@ const OPERATIONS: ReadonlyMap<number, (m: Machine) => void> = new Map<number, (m
   operation("C", (m) => m.push(m.bytes(m.byte()))),
   operation("\x8e", (m) => m.push(m.bytes(m.uint64()))),
   operation("\x96", (m) => m.push(m.bytes(m.uint64()))), // BYTEARRAY8
-  operation("S", (m) => m.push(unescaped(m, latin1(m.line())))), // STRING
+  operation("S", (m) => m.push(unescaped(m, latin1Text(m.line())))), // STRING
   operation("T", (m) => m.push(longString(m.bytes(m.uint32())))), // BINSTRING
-  operation("U", (m) => m.push(latin1(m.bytes(m.byte())))), // SHORT_BINSTRING
-  operation("V", (m) => m.push(unicodeUnescaped(m, latin1(m.line())))), // UNICODE
+  operation("U", (m) => m.push(latin1Text(m.bytes(m.byte())))), // SHORT_BINSTRING
+  operation("V", (m) => m.push(unicodeUnescaped(m, latin1Text(m.line())))), // UNICODE
   operation("X", (m) => m.push(m.text(m.bytes(m.uint32())))),
   operation("\x8c", (m) => m.push(m.text(m.bytes(m.byte())))),
   operation("\x8d", (m) => m.push(m.text(m.bytes(m.uint64())))),
@@ -550,7 +540,7 @@ function textFloat(m: Machine, text: string): number {
 
 /** A string of Python 2, which had no other type for bytes. */
 function longString(bytes: Uint8Array): string | Uint8Array {
-  return bytes.length > MAX_STRING_BYTES ? bytes : latin1(bytes);
+  return bytes.length > MAX_STRING_BYTES ? bytes : latin1Text(bytes);
 }
 
 const ESCAPES: Readonly<Record<string, string>> = { n: "\n", r: "\r", t: "\t", "\\": "\\", "'": "'", '"': '"' };

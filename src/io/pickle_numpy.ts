@@ -1,6 +1,8 @@
 /** NumPy's numbers in pickles; its arrays and types pass through as inert objects. */
 
+import { viewOf } from "./bytes.ts";
 import { halfToNumber } from "./floats.ts";
+import { latin1Bytes } from "./latin1.ts";
 import { type PickleCall, type PickleConstructor, PickleObject } from "./pickle.ts";
 
 /** What NumPy 1 and 2 write for scalars, types and arrays, in all protocols. Scalars become numbers and booleans. */
@@ -51,8 +53,8 @@ function scalar(args: readonly unknown[], call: PickleCall): unknown {
   if (!isBytes || content.length !== width) {
     throw call.fail(`a NumPy scalar of type ${type.args[0]} does not have ${width} bytes`);
   }
-  const bytes = typeof content === "string" ? Uint8Array.from(content, (c) => c.charCodeAt(0)) : content;
+  const bytes = typeof content === "string" ? latin1Bytes(content) : content;
   // The type's state is (version, byte order, …); single bytes have none.
   const order = Array.isArray(type.state) ? type.state[1] : "<";
-  return read(new DataView(bytes.buffer, bytes.byteOffset, width), order !== ">");
+  return read(viewOf(bytes), order !== ">");
 }

@@ -2,8 +2,8 @@
 
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { elementCount, shapeText } from "../graph/tensor.ts";
-import { memoryFile, reading, streamOf } from "./bytes.ts";
-import { deflate } from "./compression.ts";
+import { memoryFile, reading, streamOf, viewOf } from "./bytes.ts";
+import { deflate, MAX_EXPANSION } from "./compression.ts";
 import { crc32 } from "./crc32.ts";
 
 /** A picture of 8-bit values in rows: `pixels` is [height, width, channels]. */
@@ -25,8 +25,6 @@ const PIXEL_BYTES: Readonly<Record<number, number>> = { 0: 1, 2: 3, 3: 1, 4: 2, 
 const PALETTE = 3;
 const OPAQUE = 255;
 const EMPTY_CHUNK_BYTES = 12;
-/** Deflate makes no more bytes of one than this. */
-const MAX_EXPANSION = 1032;
 /** White: what gaps, dividers and empty cells show. */
 const BACKGROUND = 255;
 
@@ -185,7 +183,7 @@ function readChunks(
   name: string,
 ): { header: PngHeader; palette: Uint8Array; data: Uint8Array<ArrayBuffer> } {
   if (!isPng(bytes)) throw new FileError(`${name} is not a PNG file.`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const view = viewOf(bytes);
   let header: PngHeader | undefined;
   let palette = new Uint8Array();
   const parts: Uint8Array[] = [];
@@ -219,7 +217,7 @@ function readChunks(
 
 function parseHeader(type: string, content: Uint8Array, name: string): PngHeader {
   if (type !== "IHDR" || content.length !== 13) throw new FileError(`${name} is a damaged PNG file: it has no header.`);
-  const view = new DataView(content.buffer, content.byteOffset);
+  const view = viewOf(content);
   const [width, height] = [view.getUint32(0), view.getUint32(4)];
   const [depth, colourType, , , interlace] = content.subarray(8) as unknown as [number, number, number, number, number];
   if (width === 0 || height === 0) throw new FileError(`${name} has no pixels: it is ${width}x${height}.`);

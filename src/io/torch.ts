@@ -2,6 +2,7 @@
 
 import { FileError } from "../gpu/errors.ts";
 import { elementCount, shapeText } from "../graph/tensor.ts";
+import { memoryFile, viewOf } from "./bytes.ts";
 import { bfloatToNumber, halfToNumber } from "./floats.ts";
 import {
   PickleBudget,
@@ -14,7 +15,7 @@ import {
   readPickle,
 } from "./pickle.ts";
 import { inert, NUMPY_CONSTRUCTORS } from "./pickle_numpy.ts";
-import { isZip, openZip, type ZipArchive } from "./zip.ts";
+import { inflatedSize, isZip, listZip, readZipEntry } from "./zip.ts";
 
 /** A tensor converted to float32, the last axis fastest. */
 export interface FloatTensor {
@@ -121,7 +122,7 @@ export const TORCH_CONSTRUCTORS: ReadonlyMap<string, PickleConstructor | null> =
  * @throws {FileError} where the file is damaged or of another kind, or names anything else.
  */
 export async function readTorchData(
-  bytes: Uint8Array,
+  bytes: Uint8Array<ArrayBuffer>,
   fileName: string,
   constructors: ReadonlyMap<string, PickleConstructor | null> = new Map(),
 ): Promise<TorchData> {
@@ -181,12 +182,33 @@ function trailing(what: string, count: number): FileError {
 
 // Where tensors are
 
+/** A ZIP archive's entries, which are fetched by name. */
+interface Archive {
+  readonly names: readonly string[];
+  /** Bytes of all entries together. */
+  readonly size: number;
+  read(name: string): Promise<Uint8Array>;
+}
+
+async function openArchive(bytes: Uint8Array<ArrayBuffer>, fileName: string): Promise<Archive> {
+  const file = memoryFile(fileName, bytes);
+  const entries = await listZip(file);
+  const read = async (name: string) => {
+    const entry = entries.get(name);
+    if (!entry) {
+      throw new FileError(`${fileName} has no entry "${name}"; it may be cut off or made by another program.`);
+    }
+    return await readZipEntry(file, entry);
+  };
+  return { names: [...entries.keys()], size: inflatedSize(file, entries), read };
+}
+
 async function readArchive(
-  bytes: Uint8Array,
+  bytes: Uint8Array<ArrayBuffer>,
   fileName: string,
   allowed: PickleSource["allowed"],
 ): Promise<TorchData> {
-  const archive = openZip(bytes, fileName);
+  const archive = await openArchive(bytes, fileName);
   const prefix = archivePrefix(archive, fileName);
   const storages = new Map<string, TorchStorage>();
   const total = bytes.length + archive.size;
@@ -211,7 +233,7 @@ async function readArchive(
 }
 
 /** The folder in an archive, with its slash, that everything lies in. */
-function archivePrefix({ names }: ZipArchive, fileName: string): string {
+function archivePrefix({ names }: Archive, fileName: string): string {
   const pickles = names.filter((name) => /^(.*\/)?data\.pkl$/.test(name));
   if (pickles.length !== 1) {
     throw new FileError(`${fileName} is a ZIP archive, but not of PyTorch: it has ${pickles.length} entries data.pkl.`);
@@ -223,7 +245,7 @@ function archivePrefix({ names }: ZipArchive, fileName: string): string {
   return prefix;
 }
 
-async function isLittleEndian(archive: ZipArchive, prefix: string, fileName: string): Promise<boolean> {
+async function isLittleEndian(archive: Archive, prefix: string, fileName: string): Promise<boolean> {
   const name = `${prefix}byteorder`;
   // PyTorch before 2.1 did not state it.
   if (!archive.names.includes(name)) return true;
@@ -269,7 +291,7 @@ function readStorage(
   if (rest < needed) {
     throw fail(`storage ${quoted(storage.key)} is cut off: of ${needed} bytes ${Math.max(rest, 0)} are left`);
   }
-  const count = new DataView(bytes.buffer, bytes.byteOffset + at).getBigInt64(0, true);
+  const count = viewOf(bytes).getBigInt64(at, true);
   if (count !== BigInt(storage.size)) {
     throw fail(`storage ${quoted(storage.key)} has ${count} elements; expected ${storage.size}`);
   }
@@ -352,7 +374,7 @@ function values({ storage, offset, shape, strides }: TorchTensor): Float32Array<
   if (type === FLOAT32 && littleEndian && isContiguous(shape, strides)) {
     return new Float32Array(bytes.slice(offset * type.width, (offset + count) * type.width).buffer);
   }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const view = viewOf(bytes);
   const data = new Float32Array(count);
   let filled = 0;
   const fill = (axis: number, place: number) => {

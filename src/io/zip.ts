@@ -1,168 +1,256 @@
-/** ZIP archives, read by their directory: stored and deflated entries, each checked by its CRC-32. */
+/** ZIP archives, in memory or on the disk: one entry at a time is read, and checked by its CRC-32. */
 
 import { FileError } from "../gpu/errors.ts";
+import { type ByteFile, type ByteReader, type ByteStream, reading, streamOf, viewOf } from "./bytes.ts";
+import { MAX_EXPANSION } from "./compression.ts";
 import { crc32 } from "./crc32.ts";
 
-/** An archive's entries, which are fetched by name. */
-export interface ZipArchive {
-  /** The entries' paths. */
-  readonly names: readonly string[];
-  /** Bytes of all entries once inflated, no more than a small multiple of the archive. */
-  readonly size: number;
-  /**
-   * The content of an entry: a view of the archive where it is stored as it is.
-   *
-   * @throws {FileError} where there is no such entry, or it is damaged.
-   */
-  read(name: string): Promise<Uint8Array>;
-}
-
-interface Entry {
-  readonly name: string;
+/** A file within an archive. */
+export interface ZipEntry {
+  /** Its path in the archive. */
+  readonly path: string;
+  /** Length in bytes of its path. */
+  readonly pathBytes: number;
+  /** 0: stored; 8: deflated. */
   readonly method: number;
-  readonly crc: number;
-  readonly packed: number;
+  /** Length in bytes. */
   readonly size: number;
-  readonly headerAt: number;
+  /** Length in bytes as it lies in the archive. */
+  readonly compressedSize: number;
+  /** Its CRC-32. */
+  readonly crc: number;
+  /** Where its local header lies. */
+  readonly offset: number;
 }
 
-const END_BYTES = 22;
-const ENTRY_BYTES = 46;
-const LOCAL_BYTES = 30;
-const STORED = 0;
-const DEFLATED = 8;
-/** No deflate stream grows to more than this many times its size. */
-const MAX_DEFLATE_RATIO = 1032;
-/** What an archive of n bytes may inflate to: 64 MiB + 16 n. Weights hardly compress. */
-const INFLATED_BASE = 1 << 26;
-const INFLATED_RATIO = 16;
-/** Deno's stream inflates a whole chunk at once: small chunks bound what a false size can make it allocate. */
-const CHUNK_BYTES = 1 << 14;
+const STORED = 0, DEFLATED = 8;
+/** What an archive of n bytes may inflate to where all of it is read into memory: 64 MiB + 16 n. */
+const INFLATED_BASE = 1 << 26, INFLATED_RATIO = 16;
+const LOCAL = { signature: 0x04034b50, bytes: 30 };
+const CENTRAL = { signature: 0x02014b50, bytes: 46 };
+const END = { signature: 0x06054b50, bytes: 22, maxComment: 0xffff };
+const LOCATOR64 = { signature: 0x07064b50, bytes: 20 };
+const END64 = { signature: 0x06064b50, bytes: 56 };
+/** Identifies the extra field that holds what does not fit 32 bits. */
+const EXTRA64 = 1;
 
-/** Whether `bytes` begin as a ZIP archive does. */
+/** True for bytes that begin as a ZIP archive does: with an entry or, where there is none, with its end. */
 export function isZip(bytes: Uint8Array): boolean {
-  return bytes[0] === 0x50 && bytes[1] === 0x4b &&
-    (bytes[2] === 3 && bytes[3] === 4 || bytes[2] === 5 && bytes[3] === 6);
+  if (bytes.length < 4) return false;
+  const signature = viewOf(bytes).getUint32(0, true);
+  return signature === LOCAL.signature || signature === END.signature;
 }
 
 /**
- * Reads the directory of a ZIP archive of less than 4 GiB.
+ * The files of a ZIP archive (ZIP64 as well) by path, in the archive's order; folders are left out.
  *
- * @param fileName names the archive in errors.
- * @throws {FileError} where the directory is damaged, or the entries would take far more memory than the archive.
+ * @throws {FileError} where the archive is damaged or cut off, or an entry is encrypted or neither stored nor deflated.
  */
-export function openZip(bytes: Uint8Array, fileName: string): ZipArchive {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const entries = new Map<string, Entry>();
-  let packed = 0, size = 0;
-  for (const entry of readDirectory(view, fileName)) {
-    if (entries.has(entry.name)) throw new FileError(`${fileName} holds two entries named "${entry.name}".`);
-    entries.set(entry.name, entry);
-    packed += entry.packed;
-    size += entry.size;
-  }
-  if (packed > bytes.length) {
-    throw new FileError(
-      `${fileName} is damaged: its entries have ${packed} bytes, more than the ${bytes.length} it has.`,
-    );
-  }
-  const limit = INFLATED_BASE + INFLATED_RATIO * bytes.length;
-  if (size > limit) throw new FileError(`${fileName} would inflate to ${size} bytes; at most ${limit} are read.`);
-  const read = async (name: string) => {
-    const entry = entries.get(name);
-    if (!entry) {
-      throw new FileError(`${fileName} has no entry "${name}"; it may be cut off or made by another program.`);
-    }
-    return await readEntry(view, entry, fileName);
-  };
-  return { names: [...entries.keys()], size, read };
-}
-
-function* readDirectory(view: DataView, fileName: string): Generator<Entry> {
-  const end = findEnd(view);
-  if (end === undefined) throw new FileError(`${fileName} is no ZIP archive or is cut off: it has no directory.`);
-  const count = view.getUint16(end + 10, true);
-  const size = view.getUint32(end + 12, true);
-  let at = view.getUint32(end + 16, true);
-  if (at === 0xffffffff || count === 0xffff) throw new FileError(`${fileName} is a ZIP64 archive, which is not read.`);
-  const directoryEnd = at + size;
+export async function listZip(file: ByteFile): Promise<Map<string, ZipEntry>> {
+  const { count, start, size } = await findDirectory(file);
+  const bytes = await file.read(start, size);
+  const view = viewOf(bytes);
+  const unlisted = () => damaged(file, `its directory does not list its ${count} entries`);
+  const decoder = new TextDecoder();
+  const entries = new Map<string, ZipEntry>();
+  let at = 0, compressed = 0;
   for (let i = 0; i < count; i++) {
-    if (at + ENTRY_BYTES > Math.min(directoryEnd, end) || view.getUint32(at, true) !== 0x02014b50) {
-      throw new FileError(`${fileName} is damaged: its ZIP directory does not list its ${count} entries.`);
-    }
-    const nameBytes = view.getUint16(at + 28, true);
-    const next = at + ENTRY_BYTES + nameBytes + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
-    if (next > end) throw new FileError(`${fileName} is damaged: its ZIP directory runs past its end.`);
-    yield readDirectoryEntry(view, at, nameBytes, fileName);
-    at = next;
+    if (at + CENTRAL.bytes > size || view.getUint32(at, true) !== CENTRAL.signature) throw unlisted();
+    const nameEnd = at + CENTRAL.bytes + view.getUint16(at + 28, true);
+    const extraEnd = nameEnd + view.getUint16(at + 30, true);
+    if (extraEnd > size) throw unlisted();
+    const path = decoder.decode(bytes.subarray(at + CENTRAL.bytes, nameEnd));
+    const [entrySize, compressedSize, offset] = wide(
+      [view.getUint32(at + 24, true), view.getUint32(at + 20, true), view.getUint32(at + 42, true)],
+      viewOf(bytes.subarray(nameEnd, extraEnd)),
+    );
+    const entry = {
+      path,
+      pathBytes: nameEnd - at - CENTRAL.bytes,
+      method: view.getUint16(at + 10, true),
+      size: entrySize,
+      compressedSize,
+      crc: view.getUint32(at + 16, true),
+      offset,
+    };
+    checkEntry(file, entry, (view.getUint16(at + 8, true) & 1) === 1);
+    if (entries.has(path)) throw damaged(file, `it holds "${path}" twice`);
+    if (!path.endsWith("/")) entries.set(path, entry);
+    compressed += compressedSize;
+    at = extraEnd + view.getUint16(at + 32, true);
   }
-  if (at !== directoryEnd) {
-    throw new FileError(`${fileName} is damaged: its ZIP directory lists more than its ${count} entries.`);
-  }
+  if (at !== size) throw unlisted();
+  if (compressed > file.size) throw damaged(file, `its entries have ${compressed} bytes, more than it has itself`);
+  return entries;
 }
 
-/** Where the record that ends an archive begins: only a comment of at most 64 KiB follows it. */
-function findEnd(view: DataView): number | undefined {
-  const last = view.byteLength - END_BYTES;
-  for (let at = last; at >= Math.max(0, last - 0xffff); at--) {
-    if (view.getUint32(at, true) === 0x06054b50 && at + view.getUint16(at + 20, true) === last) return at;
-  }
-  return undefined;
+/**
+ * Bytes of all entries together, for those who hold them all in memory.
+ *
+ * @throws {FileError} where they are far more than the archive's.
+ */
+export function inflatedSize(file: ByteFile, entries: ReadonlyMap<string, ZipEntry>): number {
+  let size = 0;
+  for (const entry of entries.values()) size += entry.size;
+  const limit = INFLATED_BASE + INFLATED_RATIO * file.size;
+  if (size > limit) throw new FileError(`${file.path} would inflate to ${size} bytes; at most ${limit} are read.`);
+  return size;
 }
 
-function readDirectoryEntry(view: DataView, at: number, nameBytes: number, fileName: string): Entry {
-  const name = new TextDecoder().decode(new Uint8Array(view.buffer, view.byteOffset + at + ENTRY_BYTES, nameBytes));
-  const fail = (problem: string) => new FileError(`${fileName}: entry "${name}" ${problem}.`);
-  const method = view.getUint16(at + 10, true);
-  const packed = view.getUint32(at + 20, true);
-  const size = view.getUint32(at + 24, true);
-  if (view.getUint16(at + 8, true) & 1) throw fail("is encrypted");
+/**
+ * The bytes of an entry, whose size and checksum are verified as the last of them is read.
+ *
+ * @throws {FileError} where the entry's header is not where it should be; the stream fails with one where its bytes are
+ * not those that were put in.
+ */
+export async function streamZipEntry(file: ByteFile, entry: ZipEntry): Promise<ByteStream> {
+  const start = await contentStart(file, entry);
+  const { path, size } = entry;
+  const stored = streamOf(file, start, start + entry.compressedSize);
+  const content = entry.method === STORED ? stored : stored.pipeThrough(new DecompressionStream("deflate-raw"));
+  let length = 0, crc = 0;
+  return content.pipeThrough(
+    new TransformStream({
+      transform(piece, controller) {
+        length += piece.length;
+        crc = crc32(piece, crc);
+        if (length > size) throw damaged(file, `entry "${path}" has more than its ${size} bytes`);
+        controller.enqueue(piece);
+      },
+      flush() {
+        if (length < size) throw damaged(file, `entry "${path}" has ${length} bytes; expected ${size}`);
+        if (crc !== entry.crc) throw wrongChecksum(file, entry);
+      },
+    }),
+  );
+}
+
+/**
+ * All bytes of an entry: a view of the archive where they are stored in memory.
+ *
+ * @throws {FileError} where they are not those that were put in.
+ */
+export async function readZipEntry(file: ByteFile, entry: ZipEntry): Promise<Uint8Array<ArrayBuffer>> {
+  if (entry.method === STORED) {
+    const bytes = await file.read(await contentStart(file, entry), entry.size);
+    if (crc32(bytes) !== entry.crc) throw wrongChecksum(file, entry);
+    return bytes;
+  }
+  const name = `${file.path}: entry "${entry.path}"`;
+  return await reading(await streamZipEntry(file, entry), name, (reader) => readInflated(reader, entry));
+}
+
+/** The directory may lie: memory beyond {@linkcode INFLATED_RATIO} times the entry is taken as bytes come to fill it. */
+async function readInflated(
+  reader: ByteReader,
+  { size, compressedSize }: ZipEntry,
+): Promise<Uint8Array<ArrayBuffer>> {
+  let bytes = new Uint8Array(Math.min(size, INFLATED_RATIO * compressedSize));
+  await reader.expect(bytes);
+  while (bytes.length < size) {
+    const grown = new Uint8Array(Math.min(size, 2 * bytes.length));
+    grown.set(bytes);
+    await reader.expect(grown.subarray(bytes.length));
+    bytes = grown;
+  }
+  await reader.expectEnd();
+  return bytes;
+}
+
+/** Where the directory lies, and how many entries it has. */
+interface Directory {
+  readonly count: number;
+  readonly start: number;
+  readonly size: number;
+}
+
+async function findDirectory(file: ByteFile): Promise<Directory> {
+  const tailStart = Math.max(0, file.size - END.bytes - END.maxComment);
+  const tail = await file.read(tailStart, file.size - tailStart);
+  const view = viewOf(tail);
+  const last = tail.length - END.bytes;
+  let end = last;
+  // Only a comment follows, whose length is known: what looks like the record within the comment is not it.
+  while (end >= 0 && (view.getUint32(end, true) !== END.signature || end + view.getUint16(end + 20, true) !== last)) {
+    end--;
+  }
+  if (end < 0) throw damaged(file, "it has no directory at its end, so it may be cut off");
+  const directory = {
+    count: view.getUint16(end + 10, true),
+    size: view.getUint32(end + 12, true),
+    start: view.getUint32(end + 16, true),
+  };
+  const locator = end - LOCATOR64.bytes;
+  const isWide = locator >= 0 && view.getUint32(locator, true) === LOCATOR64.signature;
+  const found = isWide ? await readEnd64(file, Number(view.getBigUint64(locator + 8, true))) : directory;
+  if (found.start + found.size > tailStart + end) throw misplaced(file);
+  return found;
+}
+
+async function readEnd64(file: ByteFile, at: number): Promise<Directory> {
+  if (at + END64.bytes > file.size) throw misplaced(file);
+  const view = viewOf(await file.read(at, END64.bytes));
+  if (view.getUint32(0, true) !== END64.signature) throw misplaced(file);
+  const [count, size, start] = [32, 40, 48].map((place) => Number(view.getBigUint64(place, true)));
+  return { count: count!, size: size!, start: start! };
+}
+
+/** Numbers of which those with all 32 bits set stand in the extra field, in the same order. */
+function wide(numbers: [number, number, number], extra: DataView): [number, number, number] {
+  const values = [...numbers] as [number, number, number];
+  for (let at = 0; at + 4 <= extra.byteLength; at += 4 + extra.getUint16(at + 2, true)) {
+    if (extra.getUint16(at, true) !== EXTRA64) continue;
+    let place = at + 4;
+    values.forEach((value, i) => {
+      if (value !== 0xffffffff || place + 8 > extra.byteLength) return;
+      values[i] = Number(extra.getBigUint64(place, true));
+      place += 8;
+    });
+    break;
+  }
+  return values;
+}
+
+function checkEntry(
+  file: ByteFile,
+  { path, pathBytes, method, size, compressedSize, offset }: ZipEntry,
+  encrypted: boolean,
+): void {
+  const what = `${file.path}: entry "${path}"`;
+  if (encrypted) throw new FileError(`${what} is encrypted; expected a plain one.`);
   if (method !== STORED && method !== DEFLATED) {
-    throw fail(`is packed by method ${method}; expected stored or deflated`);
+    throw new FileError(`${what} is compressed by method ${method}; expected it stored (0) or deflated (8).`);
   }
-  const possible = method === STORED ? size === packed : size <= MAX_DEFLATE_RATIO * packed;
-  if (!possible) throw fail(`cannot have ${size} bytes, packed in ${packed}`);
-  return { name, method, packed, size, crc: view.getUint32(at + 16, true), headerAt: view.getUint32(at + 42, true) };
+  const fits = method === STORED ? size === compressedSize : size <= MAX_EXPANSION * compressedSize;
+  if (!fits) throw damaged(file, `entry "${path}" cannot have ${size} bytes, compressed to ${compressedSize}`);
+  if (offset + LOCAL.bytes + pathBytes + compressedSize > file.size) {
+    throw damaged(file, `entry "${path}" ends after the archive`);
+  }
 }
 
-async function readEntry(view: DataView, entry: Entry, fileName: string): Promise<Uint8Array> {
-  const { name, method, crc, packed, size, headerAt } = entry;
-  const fail = (problem: string) => new FileError(`${fileName} is damaged: entry "${name}" ${problem}.`);
-  if (headerAt + LOCAL_BYTES > view.byteLength || view.getUint32(headerAt, true) !== 0x04034b50) {
-    throw fail("does not begin where the directory says");
-  }
-  const start = headerAt + LOCAL_BYTES + view.getUint16(headerAt + 26, true) + view.getUint16(headerAt + 28, true);
-  if (start + packed > view.byteLength) throw fail("ends after the archive");
-  const content = new Uint8Array(view.buffer, view.byteOffset + start, packed);
-  const bytes = method === STORED ? content : await inflated(content, size, fail);
-  if (crc32(bytes) !== crc) throw fail("does not have its checksum");
-  return bytes;
+/** Where an entry's bytes begin: after its own header, which must name it as the directory does. */
+async function contentStart(
+  file: ByteFile,
+  { path, pathBytes, offset, compressedSize }: ZipEntry,
+): Promise<number> {
+  const bytes = await file.read(offset, LOCAL.bytes + pathBytes);
+  const header = viewOf(bytes);
+  const start = offset + LOCAL.bytes + header.getUint16(26, true) + header.getUint16(28, true);
+  const isThis = header.getUint32(0, true) === LOCAL.signature && header.getUint16(26, true) === pathBytes &&
+    new TextDecoder().decode(bytes.subarray(LOCAL.bytes)) === path;
+  if (!isThis) throw damaged(file, `entry "${path}" does not begin where the directory says`);
+  if (start + compressedSize > file.size) throw damaged(file, `entry "${path}" ends after the archive`);
+  return start;
 }
 
-async function inflated(packed: Uint8Array, size: number, fail: (problem: string) => FileError): Promise<Uint8Array> {
-  const bytes = new Uint8Array(size);
-  let filled = 0;
-  try {
-    for await (const chunk of inflate(packed)) {
-      if (filled + chunk.length > size) throw fail(`inflates to more than the ${size} bytes that the directory states`);
-      bytes.set(chunk, filled);
-      filled += chunk.length;
-    }
-  } catch (error) {
-    if (error instanceof FileError) throw error;
-    throw fail("is no deflate stream");
-  }
-  if (filled < size) throw fail(`inflates to ${filled} bytes; expected ${size}`);
-  return bytes;
+function damaged(file: ByteFile, why: string): FileError {
+  return new FileError(`${file.path} is a damaged ZIP archive: ${why}.`);
 }
 
-function inflate(packed: Uint8Array): ReadableStream<Uint8Array> {
-  let at = 0;
-  const source = new ReadableStream<Uint8Array<ArrayBuffer>>({
-    pull: (controller) => {
-      if (at >= packed.length) return controller.close();
-      controller.enqueue(packed.slice(at, at += CHUNK_BYTES));
-    },
-  });
-  return source.pipeThrough(new DecompressionStream("deflate-raw"));
+function misplaced(file: ByteFile): FileError {
+  return damaged(file, "its directory is not where it should be");
+}
+
+function wrongChecksum(file: ByteFile, { path }: ZipEntry): FileError {
+  return damaged(file, `entry "${path}" does not have its checksum`);
 }
