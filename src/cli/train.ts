@@ -79,6 +79,8 @@ const COMMAND = {
     { name: "h", kind: "choice", choices: BREGMAN_KINDS, help: "convex function of the Bregman divergence" },
     { name: "lambda", kind: "number", help: "parameter of the families sba and basu" },
     { name: "teacher", kind: "string", placeholder: "FILE", help: "a trained teacher: skips its training" },
+    { name: "teacher-only", kind: "flag", help: "train and measure a teacher, distil nothing" },
+    { name: "conditional", kind: "flag", help: "tell the teacher's network the images' classes" },
     { name: "teacher-images", kind: "integer", min: 1, help: "images the teacher is trained on" },
     { name: "teacher-steps", kind: "integer", min: 1, help: "the same in updates" },
     { name: "distill-images", kind: "integer", min: 1, help: "images of the generator's updates" },
@@ -219,7 +221,9 @@ function changesOf(values: TrainValues, { teacher, distill }: RunConfig): Record
     precision: values.precision,
     microbatch: values.microbatch,
     checkpointBlocks: values.checkpointBlocks || undefined,
+    teacherOnly: values.teacherOnly || undefined,
     teacher: given({
+      conditional: values.conditional || undefined,
       batch: batches.teacher,
       images: values.teacherImages ?? imagesOf(values.teacherSteps, batches.teacher),
       learningRate: values.teacherLr,
@@ -238,7 +242,7 @@ function changesOf(values: TrainValues, { teacher, distill }: RunConfig): Record
       ratioMin: values.ratioMin,
       ratioMax: values.ratioMax,
     }),
-    evaluationSamples: values.evalSamples,
+    evaluation: given({ samples: values.evalSamples }),
   });
 }
 
@@ -256,6 +260,7 @@ function report({ teacher, generator, seconds, h }: Summary): void {
     })`,
   );
   for (const [name, model] of [["teacher", teacher], [`one step (${h})`, generator]] as const) {
+    if (!model) continue;
     console.log(
       `  ${name.padEnd(22)} ${model.frechetDistance.toFixed(2).padStart(8)}   ${model.evaluations} evaluation${
         model.evaluations === 1 ? "" : "s"

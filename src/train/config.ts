@@ -104,6 +104,18 @@ export interface DistillConfig {
   readonly clipNorm: number;
 }
 
+/** How models are measured and shown. */
+export interface EvaluationConfig {
+  /** Images each finished model is measured with. */
+  readonly samples: number;
+  /** Images the generator is measured with at every checkpoint. */
+  readonly checkSamples: number;
+  /** Images in a picture. */
+  readonly pictures: number;
+  /** Steps of the teacher's sampler, Heun's. */
+  readonly steps: number;
+}
+
 /** What networks can be chosen of: the settings that do not come from the data. */
 export type NetworkSettings =
   | Omit<UNetConfig, "imageChannels" | "resolution"> & { readonly architecture: "unet" }
@@ -150,8 +162,10 @@ export interface RunConfig {
   readonly teacher: TeacherConfig;
   /** See the type. */
   readonly distill: DistillConfig;
-  /** Images each model is measured with. */
-  readonly evaluationSamples: number;
+  /** True: no generator is distilled. */
+  readonly teacherOnly: boolean;
+  /** How models are measured. */
+  readonly evaluation: EvaluationConfig;
   /** Images between snapshots, the moving average with a picture of its samples, which are all kept; 0 for none. */
   readonly snapshotEvery: { readonly teacher: number; readonly distill: number };
   /** Images between checkpoints, of which the last are kept. */
@@ -196,9 +210,11 @@ const DISTILL: DistillConfig = {
   clipNorm: 10,
 };
 
+const EVALUATION: EvaluationConfig = { samples: 5000, checkSamples: 1000, pictures: 64, steps: 18 };
+
 type Preset = Pick<
   RunConfig,
-  "network" | "scaling" | "teacher" | "distill" | "evaluationSamples" | "checkpointEvery" | "snapshotEvery"
+  "network" | "scaling" | "teacher" | "distill" | "evaluation" | "checkpointEvery" | "snapshotEvery"
 >;
 
 const digits = (modelChannels: number): NetworkSettings => ({
@@ -260,7 +276,7 @@ export const PRESETS = {
     scaling: "standard",
     teacher: TEACHER,
     distill: DISTILL,
-    evaluationSamples: 5000,
+    evaluation: { ...EVALUATION, samples: 5000 },
     checkpointEvery: { teacher: 32_000, distill: 6_400 },
     snapshotEvery: { teacher: 0, distill: 0 },
   },
@@ -269,7 +285,7 @@ export const PRESETS = {
     scaling: "standard",
     teacher: { ...TEACHER, images: 128_000, batch: 64, rampImages: 6_400, ema: { halfLife: 8_850, rampRatio: 0.08 } },
     distill: { ...DISTILL, images: 19_200, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupImages: 3_200 },
-    evaluationSamples: 2000,
+    evaluation: { ...EVALUATION, samples: 2000 },
     checkpointEvery: { teacher: 16_000, distill: 6_400 },
     snapshotEvery: { teacher: 0, distill: 0 },
   },
@@ -278,7 +294,7 @@ export const PRESETS = {
     scaling: "standard",
     teacher: { ...TEACHER, images: 3_200, batch: 32, rampImages: 320, ema: { halfLife: 430, rampRatio: 0.08 } },
     distill: { ...DISTILL, images: 640, batch: 32, warmupImages: 160, ema: { halfLife: 210, rampRatio: 0.08 } },
-    evaluationSamples: 200,
+    evaluation: { ...EVALUATION, samples: 200 },
     checkpointEvery: { teacher: 1_280, distill: 320 },
     snapshotEvery: { teacher: 0, distill: 0 },
   },
@@ -290,7 +306,7 @@ export const PRESETS = {
       ...{ images: 2_000_000, learningRate: 1e-3, rampImages: 25_600, ema: { halfLife: 50_000, rampRatio: 0.05 } },
     },
     distill: { ...DISTILL, images: 400_000, batch: 128, ema: { halfLife: 10_000, rampRatio: 0.05 } },
-    evaluationSamples: 5000,
+    evaluation: { ...EVALUATION, samples: 5000 },
     checkpointEvery: { teacher: 100_000, distill: 20_000 },
     snapshotEvery: { teacher: 0, distill: 0 },
   },
@@ -299,7 +315,7 @@ export const PRESETS = {
     scaling: "edm",
     teacher: { ...EDM_CIFAR10, images: 25_000_000, batch: 128, learningRate: 5e-4, rampImages: 1_000_000 },
     distill: { ...SID_CIFAR10, images: 10_000_000, batch: 128 },
-    evaluationSamples: 10_000,
+    evaluation: { ...EVALUATION, samples: 10_000 },
     checkpointEvery: { teacher: 200_000, distill: 100_000 },
     snapshotEvery: { teacher: 2_500_000, distill: 1_000_000 },
   },
@@ -308,7 +324,7 @@ export const PRESETS = {
     scaling: "edm",
     teacher: EDM_CIFAR10,
     distill: SID_CIFAR10,
-    evaluationSamples: 50_000,
+    evaluation: { ...EVALUATION, samples: 50_000 },
     checkpointEvery: { teacher: 500_000, distill: 200_000 },
     snapshotEvery: { teacher: 5_000_000, distill: 5_000_000 },
   },
@@ -410,7 +426,13 @@ const COMMON_RULES: Rules = {
     sigmaRange: number({ above: 0, max: 1 }),
     fakeSigma: law,
   },
-  evaluationSamples: whole({ min: 65 }),
+  teacherOnly: toggle,
+  evaluation: {
+    samples: whole({ min: 65 }),
+    checkSamples: whole({ min: 65 }),
+    pictures: whole({ min: 1, max: 4096 }),
+    steps: whole({ min: 1, max: 10_000 }),
+  },
   checkpointEvery: { teacher: count, distill: count },
   snapshotEvery: { teacher: whole({ min: 0 }), distill: whole({ min: 0 }) },
 };
@@ -431,7 +453,7 @@ function rulesOf(network: unknown): Rules {
 
 /** A preset as it is. */
 export function presetConfig(preset: PresetName): RunConfig {
-  return { preset, seed: 0, precision: "f32", checkpointBlocks: false, ...PRESETS[preset] };
+  return { preset, seed: 0, precision: "f32", checkpointBlocks: false, teacherOnly: false, ...PRESETS[preset] };
 }
 
 /** Settings to change, nested as in {@linkcode RunConfig}. */
@@ -449,13 +471,20 @@ export function withSettings(config: RunConfig, changes: Changes, fail: Fail): R
 
 /** Calls `fail` where settings contradict each other. */
 export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fail): void {
-  const { microbatch, teacher, distill } = config;
+  const { microbatch, teacher, teacherOnly, distill } = config;
   const { h, lambda, ratioMin, ratioMax } = distill;
   checkLambda(h, lambda);
   if (ratioMin >= ratioMax) {
     fail(`the least ratio, --ratio-min (${ratioMin}), should be less than the greatest, --ratio-max (${ratioMax})`);
   }
-  const batches = { ...!teacherGiven && { teacher: teacher.batch }, distillation: distill.batch };
+  if (teacherOnly && teacherGiven) fail("with a given teacher and --teacher-only there is nothing to do");
+  if (teacher.conditional && !teacherOnly) {
+    fail("a teacher of classes (--conditional) is not distilled; train it with --teacher-only");
+  }
+  const batches = {
+    ...!teacherGiven && { teacher: teacher.batch },
+    ...!teacherOnly && { distillation: distill.batch },
+  };
   for (const [stage, batch] of Object.entries(batches)) {
     if (microbatch !== undefined && batch % microbatch !== 0) {
       fail(`--microbatch ${microbatch} does not divide the ${stage}'s batch of ${batch} images`);

@@ -66,7 +66,7 @@ export class RunFolder {
   }
 
   private async makeFolders(): Promise<void> {
-    for (const part of ["", "checkpoints", "samples"]) {
+    for (const part of ["", "checkpoints", "samples", "snapshots"]) {
       await onDisk(this.file(part), "made", () => Deno.mkdir(this.file(part), { recursive: true }));
     }
   }

@@ -3,7 +3,7 @@
 import { bytesToData, type Statistics } from "../data/scaling.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Seed } from "../data/philox.ts";
-import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
+import { createSampler, DEFAULT_SOLVER, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
 import type { SolverSettings } from "../diffusion/solvers.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
@@ -25,7 +25,7 @@ import { toNHWC } from "../io/images.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
 import type { Network } from "../nn/network.ts";
-import { classifierConfig, conditionSizes, createNetwork, imageSize } from "../nn/networks.ts";
+import { classifierConfig, createNetwork, imageSize } from "../nn/networks.ts";
 import { Classifier } from "../nn/unet.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
@@ -40,11 +40,8 @@ const LOG_EVERY = { teacher: 20, distill: 10 };
 /** Updates of a network between two looks, at most: their metrics must be held until then. */
 const MAX_HELD = 60;
 
-/** Images of the pictures in `samples/`, in rows of eight; about how many pixels one's side has. */
-const GRID = { images: 64, columns: 8, size: 48, gap: 2 };
-
-/** Images the generator is measured with at every checkpoint. */
-const CHECK_SAMPLES = 1000;
+/** The pictures in `samples/`: images in a row, about how many pixels one's side has, pixels between them. */
+const GRID = { columns: 8, size: 48, gap: 2 };
 
 /** Sampling seed of pictures and measurements: also the default of `sample` and `eval`, which repeat the figures. */
 export const EVALUATION_SEED = 0;
@@ -71,8 +68,8 @@ export interface Summary {
   readonly seconds: Readonly<Record<string, number>>;
   /** The teacher, sampled by Heun's method. */
   readonly teacher: ModelSummary;
-  /** The one-step generator. */
-  readonly generator: ModelSummary;
+  /** The one-step generator; absent where the run made the teacher alone. */
+  readonly generator?: ModelSummary;
 }
 
 /** Independent random sequences of a run's stages, from its seed. */
@@ -124,7 +121,7 @@ export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teache
   return withAdvice(config, async () => {
     if (!teacher) await stage((workspace) => prepareTeacher(workspace, config, data));
     const info = teacher ?? { ...teacherDenoiser(config, data), ...unitsOf(config, data) };
-    await stage((workspace) => prepareDistillation(workspace, config, data, info));
+    if (!config.teacherOnly) await stage((workspace) => prepareDistillation(workspace, config, data, info));
   });
 }
 
@@ -175,30 +172,37 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     await trainTeacher(workspace, runId, inputs);
     workspace.destroy();
   }
+  const { samples, checkSamples, pictures, steps } = config.evaluation;
   const teacher = await load(folder, "teacher", data);
-  const teacherSampler = await samplerOf(evaluated, teacher);
-  const teacherImages = await teacherSampler.sample(EVALUATION_SEED, 0, GRID.images);
+  const teacherSampler = await samplerOf(evaluated, teacher, { ...DEFAULT_SOLVER, steps });
+  const teacherImages = await teacherSampler.sample(EVALUATION_SEED, 0, pictures);
 
-  if (!await folder.has(RESULTS.generator)) {
+  if (!config.teacherOnly && !await folder.has(RESULTS.generator)) {
     const workspace = new Workspace(gpu);
     const look = async (sampler: Sampler, step: number) => {
-      const images = await sampler.sample(EVALUATION_SEED, 0, CHECK_SAMPLES);
-      await writeGrid(folder, `samples/distill-${String(step).padStart(6, "0")}.png`, data, teacherImages, images);
-      return { frechetDistance: await evaluator.frechetDistance(images) };
+      const images = await sampler.sample(EVALUATION_SEED, 0, Math.max(checkSamples, pictures));
+      await writeGrid(folder, `samples/distill-${padded(step)}.png`, data, [
+        teacherImages,
+        firstOf(images, data, pictures),
+      ]);
+      return { frechetDistance: await evaluator.frechetDistance(firstOf(images, data, checkSamples)) };
     };
     await distil(workspace, runId, inputs, teacher, look);
     workspace.destroy();
   }
-  const generator = await load(folder, "generator", data);
 
   const started = performance.now();
-  const generatorSampler = await samplerOf(evaluated, generator);
-  const measured = {
-    teacher: await measure(evaluator, teacherSampler, config.evaluationSamples),
-    generator: await measure(evaluator, generatorSampler, config.evaluationSamples),
+  const measured: { teacher: ModelSummary; generator?: ModelSummary } = {
+    teacher: await measure(evaluator, teacherSampler, samples),
   };
-  const generated = await generatorSampler.sample(EVALUATION_SEED, 0, GRID.images);
-  await writeGrid(folder, "samples/teacher-and-one-step.png", data, teacherImages, generated);
+  if (config.teacherOnly) {
+    await writeGrid(folder, "samples/teacher.png", data, [teacherImages]);
+  } else {
+    const sampler = await samplerOf(evaluated, await load(folder, "generator", data));
+    measured.generator = await measure(evaluator, sampler, samples);
+    const generated = await sampler.sample(EVALUATION_SEED, 0, pictures);
+    await writeGrid(folder, "samples/teacher-and-one-step.png", data, [teacherImages, generated]);
+  }
   const seconds = { ...await folder.stageSeconds(), evaluate: (performance.now() - started) / 1000 };
   evaluated.destroy();
 
@@ -219,7 +223,8 @@ export async function readSummary(folder: RunFolder): Promise<Summary> {
   const text = new TextDecoder().decode(await folder.read(RESULTS.summary));
   try {
     const summary: Summary = JSON.parse(text);
-    if ([summary.teacher, summary.generator].every((m) => Number.isFinite(m?.frechetDistance))) return summary;
+    const { teacher, generator = teacher } = summary;
+    if ([teacher, generator].every((m) => Number.isFinite(m?.frechetDistance))) return summary;
   } catch {
     // Said below.
   }
@@ -339,12 +344,28 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     ...sum.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
     optimizer.at(step, learningRate * Math.min(1, (step + 1) * batch / rampImages, decay(step, steps, decayShare))),
   ];
+  const info: ModelInfo = {
+    kind: "teacher",
+    ...teacherDenoiser(config, data),
+    ...unitsOf(config, data),
+    provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
+  };
+  const { pictures, steps: solverSteps } = config.evaluation;
+  const { snapshotEvery } = config;
+  const solver = { ...DEFAULT_SOLVER, steps: solverSteps };
+  const sampler = snapshotEvery.teacher > 0 ? await createSampler(teacher.ema, info, { solver }) : undefined;
   await show(inputs, runs(0));
   await runStage(folder, runId, {
     name: "teacher",
     steps,
     imagesPerStep: batch,
     checkpointEvery: stepsOf({ images: config.checkpointEvery.teacher, batch }),
+    snapshotEvery: stepsOf({ images: snapshotEvery.teacher, batch }),
+    snapshot: async (step) => {
+      await writeSnapshot(folder, { info, weights: await teacher.ema.read() }, step * batch);
+      const images = await sampler!.sample(EVALUATION_SEED, 0, pictures);
+      await writeGrid(folder, `samples/teacher-${padded(step)}.png`, data, [images]);
+    },
     logEvery: LOG_EVERY.teacher,
     tolerant: config.teacher.clipNorm === 0,
     networks: [teacher],
@@ -354,13 +375,12 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
       return { loss: own.map(({ loss }) => loss![0]!), gradNorm };
     },
   });
-  const info: ModelInfo = {
-    kind: "teacher",
-    ...teacherDenoiser(config, data),
-    ...unitsOf(config, data),
-    provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
-  };
   await folder.write(RESULTS.teacher, await encodeModel({ info, weights: await teacher.ema.read() }));
+}
+
+/** Writes a model as it is after so many images; snapshots stay. */
+async function writeSnapshot(folder: RunFolder, model: Model, images: number): Promise<void> {
+  await folder.write(`snapshots/${model.info.kind}-${images}.safetensors`, await encodeModel(model));
 }
 
 /** What the distillation of a teacher runs. */
@@ -453,6 +473,8 @@ async function distil(
     steps,
     imagesPerStep: batch,
     checkpointEvery: stepsOf({ images: config.checkpointEvery.distill, batch }),
+    snapshotEvery: stepsOf({ images: config.snapshotEvery.distill, batch }),
+    snapshot: async (step) => await writeSnapshot(folder, { info, weights: await generator.ema.read() }, step * batch),
     tolerant: settings.clipNorm === 0,
     logEvery: Math.min(LOG_EVERY.distill, Math.floor(MAX_HELD / criticUpdates)),
     networks: [generator, fakeScore, classifier],
@@ -521,29 +543,37 @@ export async function measure(
   return { ...await evaluator.measure(images), evaluations: sampler.evaluations, imagesPerSecond };
 }
 
-/** Writes teacher | one-step, the same noise in the same place. */
+/** The first `count` of images [N, C, H, W]. */
+function firstOf(images: Uint8Array, { channels, height, width }: ImageData8, count: number): Uint8Array {
+  return images.subarray(0, count * channels * height * width);
+}
+
+/** A number of steps as it stands in the names of files. */
+function padded(step: number): string {
+  return String(step).padStart(6, "0");
+}
+
+/** Writes sets of images beside each other, the same noise in the same place. */
 async function writeGrid(
   folder: RunFolder,
   name: string,
-  data: ImageData8,
-  left: Uint8Array,
-  right: Uint8Array,
+  { channels, height, width }: ImageData8,
+  sets: readonly Uint8Array[],
 ): Promise<void> {
-  const { images, columns, size, gap } = GRID;
-  const { channels, height, width } = data;
-  const grid = (pixels: Uint8Array) => {
-    const shown = toNHWC(pixels.slice(0, images * channels * height * width), channels, height, width);
+  const { columns, size, gap } = GRID;
+  const scale = Math.max(1, Math.round(size / height));
+  const picture = sets.map((pixels) => {
+    const images = pixels.length / (channels * height * width);
     return imageGrid(
-      shown,
+      toNHWC(pixels, channels, height, width),
       images,
       height,
       width,
       channels as 1 | 3,
       columns,
-      Math.max(1, Math.round(size / height)),
+      scale,
       gap,
     );
-  };
-  const picture = sideBySide(grid(left), grid(right));
+  }).reduce((left, right) => sideBySide(left, right));
   await folder.write(name, await encodePng(picture.pixels, picture.width, picture.height, channels as 1 | 3));
 }

@@ -17,6 +17,10 @@ export interface Stage {
   readonly imagesPerStep: number;
   /** Steps between checkpoints. */
   readonly checkpointEvery: number;
+  /** Steps between snapshots; 0 for none. */
+  readonly snapshotEvery: number;
+  /** Makes one. */
+  snapshot(step: number): Promise<void>;
   /** Steps between two lines of the log; the programs must hold the metrics of as many. */
   readonly logEvery: number;
   /** True where gradients are sanitised: single steps whose metrics are not finite are passed over. */
@@ -52,7 +56,8 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
     workspace.submit(stage.runs(step));
     step++;
     const saves = step % stage.checkpointEvery === 0 || step === steps;
-    const logs = step % stage.logEvery === 0 || saves;
+    const snaps = stage.snapshotEvery > 0 && step % stage.snapshotEvery === 0;
+    const logs = step % stage.logEvery === 0 || saves || snaps;
     if (!logs && !looks.due(step)) continue;
     held.push(await stage.metrics());
     looks.taken(step);
@@ -60,6 +65,7 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
     if (!logs) continue;
     const values = averages(stage, step, held);
     held = [];
+    if (snaps) await stage.snapshot(step);
     let shown = {};
     if (saves) {
       shown = await stage.inspect?.(step) ?? {};
