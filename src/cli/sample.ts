@@ -3,6 +3,7 @@
 import { extname } from "@std/path";
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
+import { imageSize } from "../nn/networks.ts";
 import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
@@ -52,7 +53,7 @@ export async function run(args: string[]): Promise<void> {
   }
   const { model } = await readModel(values.model);
   checkSteps(values.steps, model);
-  const { imageChannels, resolution } = model.info.network;
+  const { imageChannels, resolution } = imageSize(model.info.network);
   if (format === ".png" && imageChannels !== 1 && imageChannels !== 3) {
     throw new FileError(`${values.model} makes images of ${imageChannels} channels; a .png has 1 or 3.`);
   }

@@ -19,7 +19,8 @@ import {
 } from "../graph/mod.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
 import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
-import { coefficients, lossWeight } from "./preconditioning.ts";
+import { EDM_PRECONDITIONING, type Preconditioning } from "../nn/preconditioning.ts";
+import { coefficients, lossWeight, sigmaLimits } from "./preconditioning.ts";
 
 /** Standard deviation of the data, in data units. */
 export const SIGMA_DATA = 0.5;
@@ -96,9 +97,14 @@ export function karrasSigma(uniform: Tensor, range: number): Tensor {
   return exp(affine(log(affine(uniform, range * (high - low), low)), rho, 0));
 }
 
-/** `count` descending sampling levels, then 0 (EDM, equation 5). */
-export function karrasLevels(count: number): number[] {
-  const { sigmaMin, sigmaMax, rho } = KARRAS;
+/**
+ * `count` descending sampling levels, then 0 (EDM, equation 5), from Karras's limits or, where they are narrower, those of the
+ * preconditioning.
+ */
+export function karrasLevels(count: number, preconditioning: Preconditioning = EDM_PRECONDITIONING): number[] {
+  const { rho } = KARRAS;
+  const limits = sigmaLimits(preconditioning);
+  const sigmaMin = Math.max(KARRAS.sigmaMin, limits.sigmaMin), sigmaMax = Math.min(KARRAS.sigmaMax, limits.sigmaMax);
   const low = sigmaMin ** (1 / rho), high = sigmaMax ** (1 / rho);
   const levels = Array.from({ length: count }, (_, i) => (high + (i / Math.max(1, count - 1)) * (low - high)) ** rho);
   return [...levels, 0];

@@ -4,6 +4,7 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { Workspace } from "../graph/mod.ts";
 import { toNHWC } from "../io/images.ts";
 import { decodeModel, type ModelInfo } from "../io/model.ts";
+import { imageSize } from "../nn/networks.ts";
 import { createSampler, type Sampler, type SamplerOptions, uploadWeights } from "./sampler.ts";
 
 /** Images of one size, bytes in the order [count, height, width, channels]. */
@@ -55,7 +56,7 @@ export class ImageSampler {
     options: { readonly n: number; readonly seed?: number; readonly first?: number },
   ): Promise<SampledImages> {
     const { n, seed = 0, first = 0 } = options;
-    const { imageChannels: channels, resolution } = this.info.network;
+    const { imageChannels: channels, resolution } = imageSize(this.info.network);
     const pixels = await this.sampler.sample(seed, first, n);
     return {
       pixels: toNHWC(pixels, channels, resolution, resolution),

@@ -17,7 +17,8 @@ import {
   type Workspace,
 } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
-import { UNet } from "../nn/unet.ts";
+import type { DenoisingNetwork } from "../nn/network.ts";
+import { createNetwork, imageSize } from "../nn/networks.ts";
 import { Weights } from "../optim/weights.ts";
 import { denoise, generate, karrasLevels, sameSigma } from "./edm.ts";
 
@@ -56,7 +57,7 @@ export function createSampler(weights: Weights, info: ModelInfo, options: Sample
 
 /** `z` [batch, C, H, W]: samples `first` … of the noise sequence `seed`. */
 function latents(info: ModelInfo, batch: number): Tensor {
-  const { imageChannels, resolution } = info.network;
+  const { imageChannels, resolution } = imageSize(info.network);
   return randomNormal([batch, imageChannels, resolution, resolution], {
     seed: host("seed", [2], "u32"),
     step: host("step", [], "u32"),
@@ -76,7 +77,7 @@ async function inBatches(
   count: number,
   run: (first: number) => Promise<Uint32Array>,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const { imageChannels, resolution } = info.network;
+  const { imageChannels, resolution } = imageSize(info.network);
   const perImage = imageChannels * resolution ** 2;
   const images = new Uint8Array(count * perImage);
   for (let done = 0; done < count; done += batch) {
@@ -88,8 +89,9 @@ async function inBatches(
 }
 
 /** The network of `weights` without what training makes of it. */
-function inF32({ network }: Weights): UNet {
-  return new UNet((network as UNet).config);
+function inF32({ network }: Weights): DenoisingNetwork {
+  const { config, preconditioning } = network as DenoisingNetwork;
+  return createNetwork({ network: config, preconditioning });
 }
 
 async function oneStepSampler(weights: Weights, info: ModelInfo, batch: number): Promise<Sampler> {
@@ -112,8 +114,8 @@ async function oneStepSampler(weights: Weights, info: ModelInfo, batch: number):
 /** Deterministic Heun sampler (EDM, algorithm 1 without churn) on Karras's levels; the last step is Euler's. */
 async function heunSampler(weights: Weights, info: ModelInfo, batch: number, steps: number): Promise<Sampler> {
   const { workspace } = weights;
-  const levels = karrasLevels(steps);
-  const { imageChannels, resolution } = info.network;
+  const levels = karrasLevels(steps, info.preconditioning);
+  const { imageChannels, resolution } = imageSize(info.network);
   const state = workspace.variable("sample.x", [batch, imageChannels, resolution, resolution]);
   const programs = await compileHeun(
     weights,
@@ -180,7 +182,7 @@ export function uploadWeights(
   info: ModelInfo,
   arrays: ReadonlyMap<string, Float32Array>,
 ): Weights {
-  const weights = new Weights(workspace, info.kind, new UNet(info.network));
+  const weights = new Weights(workspace, info.kind, createNetwork(info));
   weights.write(arrays);
   return weights;
 }

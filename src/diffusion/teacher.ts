@@ -5,7 +5,7 @@ import type { HostValues, Tensor, Variable } from "../graph/mod.ts";
 import type { Seed } from "../data/philox.ts";
 import { gradientUpdates } from "../optim/adam.ts";
 import type { Trainable } from "../optim/weights.ts";
-import type { UNet } from "../nn/unet.ts";
+import type { DenoisingNetwork } from "../nn/network.ts";
 import { denoisingLoss, logNormalSigma } from "./edm.ts";
 
 /** Images on the device with their scaling to data units. */
@@ -49,6 +49,9 @@ export const METRICS_HELD = 64;
 
 const SHUFFLE_STREAM = 0x100;
 
+/** The first of the streams of the network's own random uses: the last in a training step. */
+const NETWORK_STREAM = 0x1000;
+
 /** Leaves `seed`, `step`, `first` (index of the batch's first sample within the step) and `position` (images seen). */
 export function stepLeaves(): StepLeaves {
   const seed = host("seed", [2], "u32"), step = host("step", [], "u32"), first = host("first", [], "u32");
@@ -77,7 +80,9 @@ export function compileTeacherStep(
   const x0 = leaves.images(images, batch);
   const sigma = logNormalSigma(randomNormal([batch], leaves.random(0)), law);
   const noise = randomNormal(x0.shape, leaves.random(1));
-  const loss = denoisingLoss(teacher.network as UNet, teacher.values.lookup, { x0, noise, sigma });
+  const loss = denoisingLoss(teacher.network as DenoisingNetwork, teacher.values.lookup, { x0, noise, sigma }, {
+    random: (use) => leaves.random(NETWORK_STREAM + use),
+  });
   return teacher.workspace.compile({
     label: "teacher.gradient",
     updates: gradientUpdates(teacher, [loss]),

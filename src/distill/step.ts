@@ -33,7 +33,9 @@ import {
 } from "../diffusion/edm.ts";
 import { type ImageSource, type LogNormalLaw, METRICS_HELD, stepLeaves } from "../diffusion/teacher.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
-import type { Classifier, UNet } from "../nn/unet.ts";
+import type { DenoisingNetwork } from "../nn/network.ts";
+import { imageSize } from "../nn/networks.ts";
+import type { Classifier } from "../nn/unet.ts";
 import { gradientUpdates } from "../optim/adam.ts";
 import type { Trainable, Weights } from "../optim/weights.ts";
 
@@ -82,7 +84,7 @@ export function classifierLoss(realLogits: Tensor, generatedLogits: Tensor): Ten
 }
 
 function latents(networks: DistillNetworks, batch: number, source: RandomSource): Tensor {
-  const { imageChannels, resolution } = (networks.generator.network as UNet).config;
+  const { imageChannels, resolution } = imageSize((networks.generator.network as DenoisingNetwork).config);
   return randomNormal([batch, imageChannels, resolution, resolution], source);
 }
 
@@ -115,9 +117,9 @@ export function compileCriticStep(
       ? random([2 * batch, ...shape], leaves.random(stream))
       : concat([0, settings.batch].map((offset) => random([batch, ...shape], leaves.random(stream, offset))), 0);
   const z = latents(networks, batch, leaves.random(draw.latent));
-  const x = stopGradient(generate(generator.network as UNet, generator.values.lookup, z, sigmaInit));
+  const x = stopGradient(generate(generator.network as DenoisingNetwork, generator.values.lookup, z, sigmaInit));
 
-  const fakeLoss = denoisingLoss(fakeScore.network as UNet, fakeScore.values.lookup, {
+  const fakeLoss = denoisingLoss(fakeScore.network as DenoisingNetwork, fakeScore.values.lookup, {
     x0: x,
     noise: randomNormal(x.shape, leaves.random(draw.noise)),
     sigma: logNormalSigma(randomNormal([batch], leaves.random(draw.sigma)), fakeSigma),
@@ -160,10 +162,10 @@ export function generatorGradient(
 ): { readonly x: Tensor; readonly g: Tensor; readonly stats: Tensor; readonly weights: Tensor } {
   const { generator, fakeScore, classifier, teacher } = networks;
   const { z, noise, sigma, blend } = inputs;
-  const x = generate(generator.network as UNet, generator.values.lookup, z, settings.sigmaInit);
+  const x = generate(generator.network as DenoisingNetwork, generator.values.lookup, z, settings.sigmaInit);
   const xt = addNoise(stopGradient(x), noise, sigma);
-  const fake = denoise(fakeScore.network as UNet, fakeScore.values.lookup, xt, sigma);
-  const real = denoise(teacher.network as UNet, teacher.lookup, xt, sigma);
+  const fake = denoise(fakeScore.network as DenoisingNetwork, fakeScore.values.lookup, xt, sigma);
+  const real = denoise(teacher.network as DenoisingNetwork, teacher.lookup, xt, sigma);
   const logits = classify(classifier.network as Classifier, classifier.values.lookup, xt, sigma);
   const { weights, stats } = bregmanWeights(logits, blend, settings.bregman);
   const g = bregmanGradient({ weights, x, fake, teacher: real }, { normaliser: settings.normaliser });

@@ -1,18 +1,17 @@
 /** Model files: safetensors whose metadata holds all that is needed to use the network. */
 
 import { FileError, NonFiniteError } from "../gpu/errors.ts";
-import { UNet, type UNetConfig } from "../nn/unet.ts";
+import { createNetwork, type DenoiserConfig } from "../nn/networks.ts";
+import { checkNetwork, checkPreconditioning } from "./network_config.ts";
 import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
 
 /** What a trained network is for. */
 export type ModelKind = "teacher" | "generator";
 
 /** Everything but the weights. */
-export interface ModelInfo {
+export interface ModelInfo extends DenoiserConfig {
   /** A denoiser for many steps, or a one-step generator. */
   readonly kind: ModelKind;
-  /** Architecture. */
-  readonly network: UNetConfig;
   /** Mean of 2 v − 1 over the training images, v in [0, 1]. */
   readonly mean: number;
   /** Standard deviation of 2 v − 1. */
@@ -44,7 +43,7 @@ export async function encodeModel({ info, weights }: Model): Promise<Uint8Array<
       throw new NonFiniteError(`The ${info.kind}'s weight ${name} is not finite. Try a lower learning rate.`);
     }
   }
-  const shapes = new Map(new UNet(info.network).parameters.map(({ name, shape }) => [name, shape]));
+  const shapes = new Map(createNetwork(info).parameters.map(({ name, shape }) => [name, shape]));
   const tensors = new Map(
     [...weights].map(([name, data]) => [name, { dtype: "F32" as const, shape: [...shapes.get(name)!], data }]),
   );
@@ -66,7 +65,7 @@ export async function decodeModel(bytes: Uint8Array<ArrayBuffer>, fileName: stri
   }
   const info = { ...checkInfo(parse(model, fileName), fileName), provenance };
   const weights = new Map<string, Float32Array<ArrayBuffer>>();
-  for (const { name, shape } of new UNet(info.network).parameters) {
+  for (const { name, shape } of createNetwork(info).parameters) {
     const tensor = tensors.get(name);
     if (!tensor) throw new FileError(`${fileName}: tensor "${name}" is missing.`);
     if (tensor.dtype !== "F32" || tensor.shape.join() !== shape.join()) {
@@ -94,45 +93,25 @@ function parse(text: string, fileName: string): Record<string, unknown> {
   throw new FileError(`${fileName}: metadata "model" should be a JSON object.`);
 }
 
-/** Limits far above any network of this kind: a foreign file must not make us declare billions of parameters. */
-const MAX_CHANNELS = 4096, MAX_RESOLUTION = 4096, MAX_LEVELS = 8, MAX_BLOCKS = 32;
-
 function checkInfo(value: Record<string, unknown>, fileName: string): Omit<ModelInfo, "provenance"> {
   const fail = (field: string, expected: string): never => {
     throw new FileError(`${fileName}: metadata "model" field "${field}" should be ${expected}.`);
   };
-  const network = (value.network ?? {}) as Record<string, unknown>;
-  const count = (field: string, max: number): number => {
-    const n = network[field];
-    if (!(Number.isInteger(n) && (n as number) > 0 && (n as number) <= max)) {
-      fail(`network.${field}`, `a whole number from 1 to ${max}`);
-    }
-    return n as number;
-  };
-  const kind = value.kind === "teacher" || value.kind === "generator"
+  const kind: ModelKind = value.kind === "teacher" || value.kind === "generator"
     ? value.kind
     : fail("kind", "teacher or generator");
   const number = (field: string, ok: (n: number) => boolean, expected: string): number => {
     const n = value[field];
     return typeof n === "number" && ok(n) ? n : fail(field, expected);
   };
-  const mults = network.channelMult;
-  const isMults = Array.isArray(mults) && mults.length >= 1 && mults.length <= MAX_LEVELS &&
-    mults.every((m) => Number.isInteger(m) && m >= 1 && m <= 64);
-  if (!isMults) fail("network.channelMult", "a list of whole numbers");
-  const config: UNetConfig = {
-    imageChannels: count("imageChannels", 64),
-    resolution: count("resolution", MAX_RESOLUTION),
-    modelChannels: count("modelChannels", MAX_CHANNELS),
-    channelMult: mults as number[],
-    blocks: count("blocks", MAX_BLOCKS),
+  const preconditioning = checkPreconditioning(value.preconditioning, fail);
+  const info = {
+    kind,
+    network: checkNetwork(value.network, fail),
+    ...preconditioning && { preconditioning },
+    mean: number("mean", Number.isFinite, "a number"),
+    std: number("std", (n) => n > 0 && Number.isFinite(n), "a positive number"),
   };
-  if (config.resolution % 2 ** (config.channelMult.length - 1) !== 0 || config.modelChannels % 4 !== 0) {
-    fail("network", "a UNet whose resolution halves evenly and whose channels are a multiple of 4");
-  }
-  const mean = number("mean", Number.isFinite, "a number");
-  const std = number("std", (n) => n > 0 && Number.isFinite(n), "a positive number");
-  if (kind === "teacher") return { kind, network: config, mean, std };
-  const sigmaInit = number("sigmaInit", (n) => n > 0 && Number.isFinite(n), "a positive number");
-  return { kind, network: config, mean, std, sigmaInit };
+  if (kind === "teacher") return info;
+  return { ...info, sigmaInit: number("sigmaInit", (n) => n > 0 && Number.isFinite(n), "a positive number") };
 }

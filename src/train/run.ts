@@ -22,7 +22,9 @@ import {
 import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } from "../io/model.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
-import { Classifier, UNet, type UNetConfig } from "../nn/unet.ts";
+import type { Network } from "../nn/network.ts";
+import { classifierConfig, createNetwork, imageSize } from "../nn/networks.ts";
+import { Classifier, type UNetConfig } from "../nn/unet.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
@@ -133,7 +135,7 @@ export async function compileAll(gpu: Gpu, config: RunConfig, data: ImageData8):
   const workspace = new Workspace(gpu);
   const { mean, std } = data;
   const info = { network: teacherNetwork(config, data), mean, std, provenance: {} };
-  const weights = new Weights(workspace, "teacher", new UNet(info.network));
+  const weights = new Weights(workspace, "teacher", createNetwork(info));
   try {
     await createSampler(weights, { ...info, kind: "teacher" });
     await createSampler(weights, { ...info, kind: "generator", sigmaInit: config.distill.sigmaInit });
@@ -245,7 +247,7 @@ async function load(folder: RunFolder, kind: ModelKind, data: ImageData8): Promi
 /** Throws a {@linkcode FileError} unless the model is of that kind and makes images of the data's size. */
 export function expectModel({ kind, network }: ModelInfo, wanted: ModelKind, data: ImageData8, path: string): void {
   if (kind !== wanted) throw new FileError(`${path} is a ${kind}; a ${wanted} was expected.`);
-  const { imageChannels, resolution } = network;
+  const { imageChannels, resolution } = imageSize(network);
   if (imageChannels !== data.channels || resolution !== data.height) {
     throw new FileError(
       `${path} makes ${imageChannels}x${resolution}x${resolution} images; the data are ` +
@@ -300,7 +302,7 @@ function teacherNetwork(config: RunConfig, data: ImageData8): UNetConfig {
 function trainable(
   workspace: Workspace,
   name: string,
-  network: UNet | Classifier,
+  network: Network,
   { microbatch, precision }: RunConfig,
   batch: number,
 ): Trainable {
@@ -312,7 +314,7 @@ function trainable(
 async function prepareTeacher(workspace: Workspace, config: RunConfig, data: ImageData8) {
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm, sigma } = config.teacher;
   const { checkpointBlocks, precision } = config;
-  const network = new UNet(teacherNetwork(config, data), { checkpointBlocks, precision });
+  const network = createNetwork({ network: teacherNetwork(config, data) }, { checkpointBlocks, precision });
   const teacher = trainable(workspace, "teacher", network, config, batch);
   return {
     teacher,
@@ -361,19 +363,18 @@ async function prepareDistillation(
   workspace: Workspace,
   config: RunConfig,
   data: ImageData8,
-  teacherInfo: Pick<ModelInfo, "network" | "mean" | "std">,
+  teacherInfo: Pick<ModelInfo, "network" | "preconditioning" | "mean" | "std">,
 ) {
-  const { network } = teacherInfo;
   const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
   const { batch, betas: [beta1, beta2], emaDecay, clipNorm } = settings;
   const { checkpointBlocks, precision } = config;
   const options = { checkpointBlocks, precision };
-  const trained = (name: string, model: UNet | Classifier) => trainable(workspace, name, model, config, batch);
+  const trained = (name: string, model: Network) => trainable(workspace, name, model, config, batch);
   const networks = {
-    generator: trained("generator", new UNet(network, options)),
-    fakeScore: trained("fakeScore", new UNet(network, options)),
-    classifier: trained("classifier", new Classifier(network, options)),
-    teacher: new Weights(workspace, "teacher", new UNet(network, { precision })),
+    generator: trained("generator", createNetwork(teacherInfo, options)),
+    fakeScore: trained("fakeScore", createNetwork(teacherInfo, options)),
+    classifier: trained("classifier", new Classifier(classifierConfig(teacherInfo.network), options)),
+    teacher: new Weights(workspace, "teacher", createNetwork(teacherInfo, { precision })),
   };
   const { generator, fakeScore, classifier } = networks;
   const bregman = { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true };
@@ -404,7 +405,7 @@ async function distil(
   const settings = config.distill;
   const { batch, criticUpdates, warmupSteps, steps } = settings;
   const seed = stageSeed(config.seed, 2);
-  const { network } = teacherModel.info;
+  const { network, preconditioning } = teacherModel.info;
   const { generator, fakeScore, classifier, teacher, critics, gradient, ...rest } = await prepareDistillation(
     workspace,
     config,
@@ -419,6 +420,7 @@ async function distil(
   const info: ModelInfo = {
     kind: "generator",
     network,
+    ...preconditioning && { preconditioning },
     mean: teacherModel.info.mean,
     std: teacherModel.info.std,
     sigmaInit: settings.sigmaInit,
