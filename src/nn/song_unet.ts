@@ -73,9 +73,12 @@ export interface SongUNetConfig {
 export function songUNetConfig(
   settings: Partial<SongUNetConfig> & Pick<SongUNetConfig, "resolution" | "inChannels">,
 ): SongUNetConfig {
+  const { resolution, inChannels, ...rest } = settings;
   return {
     architecture: "song-unet",
-    outChannels: settings.inChannels,
+    resolution,
+    inChannels,
+    outChannels: inChannels,
     labelDim: 0,
     augmentDim: 0,
     modelChannels: 128,
@@ -90,7 +93,7 @@ export function songUNetConfig(
     encoderType: "standard",
     decoderType: "standard",
     resampleFilter: [1, 1],
-    ...settings,
+    ...rest,
   };
 }
 
