@@ -8,7 +8,6 @@ import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
 import { encodePng, imageGrid } from "../io/png.ts";
-import { imageSize } from "../nn/networks.ts";
 import { samplerOf } from "../train/run.ts";
 import { readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";

@@ -19,8 +19,7 @@ import {
 } from "../graph/mod.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
 import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
-import { EDM_PRECONDITIONING, type Preconditioning } from "../nn/preconditioning.ts";
-import { coefficients, lossWeight, sigmaLimits } from "./preconditioning.ts";
+import { coefficients, lossWeight } from "./preconditioning.ts";
 
 /** Standard deviation of the data, in data units. */
 export const SIGMA_DATA = 0.5;

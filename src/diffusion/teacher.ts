@@ -66,9 +66,6 @@ export const METRICS_HELD = 64;
 
 const SHUFFLE_STREAM = 0x100;
 
-/** The first of the streams of the network's own random uses: the last in a training step. */
-const NETWORK_STREAM = 0x1000;
-
 /** Leaves `seed`, `step`, `first` (index of the batch's first sample within the step) and `position` (images seen). */
 export function stepLeaves(): StepLeaves {
   const seed = host("seed", [2], "u32"), step = host("step", [], "u32"), first = host("first", [], "u32");

@@ -1,9 +1,8 @@
 /** Model files: safetensors whose metadata holds all that is needed to use the network. */
 
-import { FileError, GraphError, NonFiniteError } from "../gpu/errors.ts";
-import type { ParameterSpec } from "../nn/layers.ts";
-import { createNetwork, type DenoiserConfig } from "../nn/networks.ts";
-import { NETWORK_RULES, PRECONDITIONING_RULES, rulesFor } from "./network_rules.ts";
+import { FileError, NonFiniteError } from "../gpu/errors.ts";
+import { createNetwork, type DenoiserConfig, type NetworkConfig } from "../nn/networks.ts";
+import { checkNetwork, entryOf, NETWORK_RULES, PRECONDITIONING_RULES } from "./network_rules.ts";
 import { checkSettings, choice, type Fail, number, type Rules } from "./settings.ts";
 import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
 
@@ -67,7 +66,7 @@ export async function decodeModel(bytes: Uint8Array<ArrayBuffer>, fileName: stri
   }
   const info = { ...checkInfo(parse(model, fileName), fileName), provenance };
   const weights = new Map<string, Float32Array<ArrayBuffer>>();
-  for (const { name, shape } of parametersOf(info, fileName)) {
+  for (const { name, shape } of createNetwork(info).parameters) {
     const tensor = tensors.get(name);
     if (!tensor) throw new FileError(`${fileName}: tensor "${name}" is missing.`);
     if (tensor.dtype !== "F32" || tensor.shape.join() !== shape.join()) {
@@ -83,18 +82,6 @@ export async function decodeModel(bytes: Uint8Array<ArrayBuffer>, fileName: stri
   const foreign = [...tensors.keys()].find((name) => !weights.has(name));
   if (foreign !== undefined) throw new FileError(`${fileName}: tensor "${foreign}" is not one of the network's.`);
   return { info, weights };
-}
-
-/** The parameters of a network whose settings came from a file. */
-function parametersOf(info: DenoiserConfig, fileName: string): readonly ParameterSpec[] {
-  try {
-    return createNetwork(info).parameters;
-  } catch (error) {
-    if (!(error instanceof GraphError)) throw error;
-    throw new FileError(`${fileName}: metadata "model": no network can be made of these settings: ${error.message}`, {
-      cause: error,
-    });
-  }
 }
 
 function parse(text: string, fileName: string): Record<string, unknown> {
@@ -121,21 +108,16 @@ function checkInfo(value: Record<string, unknown>, fileName: string): Omit<Model
   // Files of the first version have no architecture and no preconditioning.
   const network: Record<string, unknown> = { architecture: "unet", ...value.network as object };
   const preconditioning = value.preconditioning as Record<string, unknown> | undefined;
-  const { chosen, images } = Object.hasOwn(NETWORK_RULES, String(network.architecture))
-    ? NETWORK_RULES[network.architecture as keyof typeof NETWORK_RULES]
-    : { chosen: { architecture: choice(Object.keys(NETWORK_RULES)) }, images: {} };
+  const { chosen, images } = entryOf(NETWORK_RULES, "network.architecture", network.architecture, fail);
+  const around = preconditioning !== undefined && {
+    preconditioning: entryOf(PRECONDITIONING_RULES, "preconditioning.kind", preconditioning.kind, fail),
+  };
   checkSettings({ ...value, network }, {
     ...COMMON_RULES,
     ...value.kind === "generator" && SIGMA_INIT,
     network: { ...chosen, ...images },
-    ...preconditioning && { preconditioning: rulesFor(PRECONDITIONING_RULES, "kind", preconditioning.kind) },
+    ...around,
   }, fail);
-  const info = { ...value, network } as unknown as Omit<ModelInfo, "provenance">;
-  const { resolution, channelMult } = info.network;
-  if (resolution % 2 ** (channelMult.length - 1) !== 0) {
-    fail(
-      `the resolution ${resolution} does not halve ${channelMult.length - 1} times, once for each level but the first`,
-    );
-  }
-  return info;
+  checkNetwork(network as unknown as NetworkConfig, fail);
+  return value as unknown as Omit<ModelInfo, "provenance">;
 }

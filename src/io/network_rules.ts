@@ -1,7 +1,8 @@
 /** What the settings of a network may be, in files. */
 
-import type { NetworkConfig } from "../nn/networks.ts";
-import { choice, list, number, type Rules, whole } from "./settings.ts";
+import { GraphError } from "../gpu/errors.ts";
+import { createNetwork, type NetworkConfig } from "../nn/networks.ts";
+import { choice, type Fail, list, number, type Rules, whole } from "./settings.ts";
 
 // Limits far above any network of this kind: a foreign file must not make us declare billions of parameters.
 const channels = whole({ min: 4, max: 4096 }), blocks = whole({ min: 1, max: 32 });
@@ -39,14 +40,51 @@ export const NETWORK_RULES: Readonly<
 
 const positive = number({ above: 0 });
 
+/** Calls `fail` where settings, each as its rule says, do not make a network. */
+export function checkNetwork(network: NetworkConfig, fail: Fail): void {
+  const { resolution, channelMult, modelChannels } = network;
+  if (resolution % 2 ** (channelMult.length - 1) !== 0) {
+    fail(
+      `the resolution ${resolution} does not halve ${
+        channelMult.length - 1
+      } times, as ${channelMult.length} levels need`,
+    );
+  }
+  if (modelChannels % 4 !== 0) {
+    fail(`the field "network.modelChannels" should be a multiple of 4, not ${modelChannels}`);
+  }
+  if (network.architecture === "song-unet") {
+    const { resampleFilter, inChannels, outChannels } = network;
+    if (resampleFilter.length % 2 !== 0 || resampleFilter.reduce((a, b) => a + b) === 0) {
+      fail('the field "network.resampleFilter" should be 2 or 4 numbers whose sum is not 0');
+    }
+    if (outChannels !== inChannels) fail(`the field "network.outChannels" should be ${inChannels}, as many as go in`);
+  }
+  try {
+    createNetwork({ network });
+  } catch (error) {
+    if (!(error instanceof GraphError)) throw error;
+    fail(`no network can be made of these settings: ${error.message.replace(/\.$/, "")}`);
+  }
+}
+
 /** Rules of a preconditioning by its kind. */
 export const PRECONDITIONING_RULES: Readonly<Record<string, Rules>> = {
   edm: { kind: choice(["edm"]), sigmaData: positive },
-  vp: { kind: choice(["vp"]), betaD: positive, betaMin: positive, M: positive, epsilonT: positive },
+  vp: {
+    kind: choice(["vp"]),
+    betaD: positive,
+    betaMin: number({ min: 0 }),
+    M: number({ above: 1 }),
+    epsilonT: number({ above: 0, below: 1 }),
+  },
   ve: { kind: choice(["ve"]) },
 };
 
-/** The rules that belong to `name`, or a rule that asks for one of the names there are. */
-export function rulesFor(rules: Readonly<Record<string, Rules>>, field: string, name: unknown): Rules {
-  return Object.hasOwn(rules, String(name)) ? rules[String(name)]! : { [field]: choice(Object.keys(rules)) };
+/** The entry that the value of the setting `field` names; calls `fail` where there is none of that name. */
+export function entryOf<T>(table: Readonly<Record<string, T>>, field: string, name: unknown, fail: Fail): T {
+  if (!Object.hasOwn(table, String(name))) {
+    fail(`the field "${field}" should be one of ${Object.keys(table).join(", ")}`);
+  }
+  return table[String(name)]!;
 }

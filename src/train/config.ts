@@ -18,7 +18,7 @@ import {
 import type { SongUNetConfig } from "../nn/song_unet.ts";
 import type { UNetConfig } from "../nn/unet.ts";
 import type { MovingAverage } from "../optim/adam.ts";
-import { NETWORK_RULES, PRECONDITIONING_RULES, rulesFor } from "../io/network_rules.ts";
+import { checkNetwork, entryOf, NETWORK_RULES, PRECONDITIONING_RULES } from "../io/network_rules.ts";
 import {
   checkSettings,
   choice,
@@ -355,31 +355,32 @@ export function unitsOf({ scaling }: RunConfig, { mean, std }: Statistics): Stat
  */
 export function teacherDenoiser({ network: settings, teacher }: RunConfig, data: ImageData8): DenoiserConfig {
   const { channels, height: resolution } = data;
-  const levels = settings.channelMult.length;
-  if (resolution % 2 ** (levels - 1) !== 0) {
-    throw new UsageError(
-      `${data.name} holds images of ${resolution}x${resolution} pixels, which do not halve ${
-        levels - 1
-      } times, as the ` +
-        `network's ${levels} levels (network.channelMult) need.`,
-    );
-  }
   if (teacher.conditional && data.classes === 1) {
     throw new UsageError(`${data.name} has no classes; teacher.conditional (--conditional) needs some.`);
   }
-  if (settings.architecture === "unet") {
-    if (teacher.conditional || teacher.augment > 0) {
-      throw new UsageError("Classes and augmentation need a network of the architecture song-unet.");
-    }
-    return { network: { ...settings, imageChannels: channels, resolution } };
+  if (settings.architecture === "unet" && (teacher.conditional || teacher.augment > 0)) {
+    throw new UsageError("Classes and augmentation need a network of the architecture song-unet.");
   }
-  const { preconditioning, ...rest } = settings;
+  const { preconditioning, network } = settings.architecture === "unet"
+    ? { network: { ...settings, imageChannels: channels, resolution } }
+    : songDenoiser(settings, data, teacher);
+  checkNetwork(network, (message) => {
+    throw new UsageError(`With the images of ${data.name}, ${message}.`);
+  });
+  return { network, ...preconditioning && { preconditioning } };
+}
+
+function songDenoiser(
+  { preconditioning, ...rest }: Extract<NetworkSettings, { architecture: "song-unet" }>,
+  { channels, height: resolution, classes }: ImageData8,
+  { conditional, augment }: TeacherConfig,
+): DenoiserConfig {
   return {
     network: {
       ...rest,
       ...{ resolution, inChannels: channels, outChannels: channels },
-      labelDim: teacher.conditional ? data.classes : 0,
-      augmentDim: teacher.augment > 0 ? AUGMENT_LABELS : 0,
+      labelDim: conditional ? classes : 0,
+      augmentDim: augment > 0 ? AUGMENT_LABELS : 0,
     },
     preconditioning: PRECONDITIONINGS[preconditioning],
   };
@@ -446,9 +447,9 @@ const CHOSEN: Readonly<Record<string, Rules>> = {
 };
 
 /** The rules of settings with a network of one architecture. */
-function rulesOf(network: unknown): Rules {
+function rulesOf(network: unknown, fail: Fail): Rules {
   const { architecture } = (network ?? {}) as { architecture?: unknown };
-  return { ...COMMON_RULES, network: rulesFor(CHOSEN, "architecture", architecture) };
+  return { ...COMMON_RULES, network: entryOf(CHOSEN, "network.architecture", architecture, fail) };
 }
 
 /** A preset as it is. */
@@ -466,7 +467,7 @@ export interface Changes {
 
 /** `config` with `changes` in its place. Calls `fail` where one is no setting, or not what that may be. */
 export function withSettings(config: RunConfig, changes: Changes, fail: Fail): RunConfig {
-  return withChanges(config, changes, rulesOf(config.network), fail);
+  return withChanges(config, changes, rulesOf(config.network, fail), fail);
 }
 
 /** Calls `fail` where settings contradict each other. */
@@ -501,7 +502,7 @@ export function parseConfig(text: string, fileName: string): RunConfig {
   const config = parseJson(text, fileName);
   const fail = failFor(fileName);
   const { data, teacherFile, ...rest } = config as Record<string, unknown>;
-  checkSettings(rest, rulesOf(rest.network), fail);
+  checkSettings(rest, rulesOf(rest.network, fail), fail);
   const source = { path: anyText, sha256: anyText };
   for (const [name, value] of Object.entries({ data, teacherFile })) {
     if (value !== undefined) checkSettings({ [name]: value }, { [name]: source }, fail);
