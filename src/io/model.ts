@@ -33,6 +33,12 @@ export interface Model {
 
 const FORMAT = "dibregman-model-1";
 
+/** Whether `bytes` begin as a model file of this program does, damaged or not. */
+export function isModelFile(bytes: Uint8Array): boolean {
+  const head = new TextDecoder().decode(bytes.subarray(8, 65_536));
+  return head.includes(`"format":"${FORMAT}"`);
+}
+
 /**
  * Writes a model file; the same model gives the same bytes.
  *
