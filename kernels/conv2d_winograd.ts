@@ -25,7 +25,7 @@ const PRODUCTS_GROUP = 32;
 /** Elements of transformed weights that one binding holds everywhere: 128 MiB. */
 const MOST_WEIGHTS = 2 ** 25;
 
-/** How the products are computed: through registers or workgroup memory. */
+/** How the products are computed: in registers alone, for CPUs, or through workgroup memory, for GPUs. */
 export type Products = "registers" | "tiled";
 
 /**
