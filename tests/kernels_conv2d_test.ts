@@ -43,10 +43,17 @@ const SHAPES: ConvShape[] = ([
   [5, 6, 132, 3, 12, 3, 1],
   [5, 37, 12, 3, 12, 3, 1],
   [3, 70, 68, 4, 12, 1, 1],
+  [1, 70, 69, 6, 8, 3, 1],
   [3, 33, 67, 9, 7, 3, 2],
 ] as const).map(([batch, inChannels, outChannels, height, width, kernel, stride]) => (
   { batch, inChannels, outChannels, height, width, kernel, stride, scale: inChannels % 2 === 0 ? 1 : 0.7 }
 ));
+
+/** The same and one of so many pixels that Winograd's variants take them in parts: too many for f32 sums over all of them. */
+const CORRELATION_SHAPES: ConvShape[] = [
+  ...SHAPES,
+  { batch: 2, inChannels: 1, outChannels: 1, height: 192, width: 512, kernel: 3, stride: 1, scale: 0.7 },
+];
 
 function data(s: ConvShape) {
   const outputs = convOutputSize(s.height, s.kernel, s.stride) * convOutputSize(s.width, s.kernel, s.stride);
@@ -68,7 +75,7 @@ const close = (actual: ArrayLike<number>, expected: ArrayLike<number>, label: st
 };
 
 gpuTest("every variant of conv2d matches the reference", async (gpu) => {
-  for (const s of SHAPES) {
+  for (const s of CORRELATION_SHAPES) {
     const { x, w, bias, shift, dy, residual } = data(s);
     await forEachVariant(conv2d, convolution(s), async (variant, label) => {
       for (const terms of [{}, { bias: "bias" }, { bias: "bias", shift: "shift", residual: "residual" }]) {
@@ -88,7 +95,7 @@ gpuTest("every variant of conv2d matches the reference", async (gpu) => {
 });
 
 gpuTest("every variant of conv2d as the input gradient matches the reference", async (gpu) => {
-  for (const s of SHAPES) {
+  for (const s of CORRELATION_SHAPES) {
     const { x, w, dy } = data(s);
     await forEachVariant(conv2d, inputGradient(s), async (variant, label) => {
       for (const residual of ["x", undefined]) {
@@ -134,6 +141,44 @@ Deno.test("the shapes reach every variant of the families, and weight gradients 
   ];
   assertEquals(reached, new Set(all));
   assertEquals(parts, new Set([1, 2]));
+});
+
+Deno.test("the shapes reach Winograd's variants with all tiles at once and in several parts", () => {
+  for (const label of ["winograd", "winogradTiled"]) {
+    const variant = conv2d.variants[label]!;
+    const fitting = CORRELATION_SHAPES.map(convolution).filter((s) => variant.fits(s));
+    const parts = fitting.map((s) =>
+      (standaloneVariant(variant, { x: "x", w: "w", y: "y" }, s).dispatches.length - 1) / 3
+    );
+    assertEquals([parts.includes(1), parts.some((count) => count > 1)], [true, true], `${label}: parts ${parts}.`);
+  }
+});
+
+Deno.test("software prefers Winograd's algorithm for 3x3 of stride 1 with many channels, and every preference fits", () => {
+  const wide = {
+    batch: 4,
+    inChannels: 64,
+    outChannels: 64,
+    height: 8,
+    width: 8,
+    kernel: 3,
+    stride: 1,
+    scale: 1,
+  } as const;
+  const preferred = (s: ConvShape) => [convolution(s), inputGradient(s)].map((d) => conv2d.preferred(d, "software"));
+  assertEquals(preferred(wide), ["winograd", "winograd"]);
+  assertEquals(preferred({ ...wide, outChannels: 63 }), ["rows8", "rows8"]);
+  assertEquals(preferred({ ...wide, kernel: 1 }), ["rows16", "rows16"]);
+  assertEquals(preferred({ ...wide, stride: 2 }), ["general", "general"]);
+  assertEquals(preferred({ ...wide, width: 7 }), ["general", "general"]);
+  for (const s of [...SHAPES, wide]) {
+    for (const direction of [convolution(s), inputGradient(s)]) {
+      for (const adapter of ["software", "hardware"] as const) {
+        const label = conv2d.preferred(direction, adapter);
+        assert(conv2d.variants[label]!.fits(direction), `${label} does not fit ${conv2d.key(direction)}.`);
+      }
+    }
+  }
 });
 
 Deno.test("the reference gradients match central differences", () => {
