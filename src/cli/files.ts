@@ -5,7 +5,9 @@ import { FileError } from "../gpu/errors.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { loadDigits } from "../data/digits.ts";
 import { loadDataset } from "../data/load.ts";
-import { decodeModel, type Model } from "../io/model.ts";
+import { importModel, type StateSettings } from "../io/import.ts";
+import type { Model } from "../io/model.ts";
+import { decodeNpz, type NpyArray } from "../io/npz.ts";
 import type { FileSource } from "../train/config.ts";
 import { onDisk } from "../train/disk.ts";
 
@@ -19,10 +21,18 @@ export function readText(path: string): Promise<string> {
   return onDisk(path, "read", () => Deno.readTextFile(path));
 }
 
-/** Reads a model file. */
-export async function readModel(path: string): Promise<{ bytes: Uint8Array<ArrayBuffer>; model: Model }> {
+/** Reads a model from a file of any program that is known. */
+export async function readModel(
+  path: string,
+  settings?: StateSettings,
+): Promise<{ bytes: Uint8Array<ArrayBuffer>; model: Model }> {
   const bytes = await readFile(path);
-  return { bytes, model: await decodeModel(bytes, path) };
+  return { bytes, model: await importModel(bytes, path, settings) };
+}
+
+/** Reads a file of named arrays. */
+export async function readArrays(path: string): Promise<Record<string, NpyArray>> {
+  return await decodeNpz(await readFile(path), path);
 }
 
 /** The images of a data set, or the embedded digits where no path is given. */

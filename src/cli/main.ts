@@ -10,6 +10,8 @@ const COMMANDS: Readonly<Record<string, string>> = {
   train: "Train a teacher, distil it into a one-step generator, and measure both.",
   sample: "Draw images from a trained model.",
   eval: "Measure a trained model.",
+  import: "Convert a network of another program to a model file.",
+  denoise: "Evaluate a network on arrays of noisy images.",
   test: "Run the tests.",
   bench: "Run the benchmarks.",
   tune: "Time the variants of the kernels and keep the fastest.",

@@ -65,6 +65,8 @@ export interface Command<Options extends readonly Option[] = readonly Option[]> 
   readonly summary: string;
   /** Its options. Declare them `as const`, so that values get their types. */
   readonly options: Options;
+  /** The argument that stands without a name, as in `import FILE`; without it there may be none. */
+  readonly operand?: { readonly placeholder: string; readonly help: string };
   /** What arguments after `--` are for; without it there may be none. */
   readonly passThrough?: string;
 }
@@ -99,6 +101,8 @@ export class HelpRequest extends Error {
 export interface Parsed<Options extends readonly Option[]> {
   /** The options' values. */
   readonly values: Values<Options>;
+  /** The argument without a name, where the command has one. */
+  readonly operand: string | undefined;
   /** The arguments after `--`, untouched. */
   readonly rest: readonly string[];
 }
@@ -121,22 +125,38 @@ export function parseOptions<const Options extends readonly Option[]>(
   if (end >= 0 && !command.passThrough) {
     throw new UsageError(`Command ${command.name} takes no "--" and nothing after it.`);
   }
-  const given = givenValues(command, own);
+  const { operand, options } = splitOperand(command, own);
+  const given = givenValues(command, options);
   const values: Record<string, unknown> = {};
   for (const option of command.options) values[camelCase(option.name)] = valueOf(option, given[option.name]);
-  return { values: values as Values<Options>, rest };
+  return { values: values as Values<Options>, operand, rest };
+}
+
+/** Takes the argument without a name out of the others. */
+function splitOperand(command: Command, args: readonly string[]): { operand?: string; options: readonly string[] } {
+  if (!command.operand) return { options: args };
+  const { placeholder, help } = command.operand;
+  const takesNext = (argument: string | undefined) =>
+    command.options.some(({ name, kind }) => kind !== "flag" && argument === `--${name}`);
+  const at = args.findIndex((argument, i) => !argument.startsWith("-") && !takesNext(args[i - 1]));
+  if (at < 0) throw new UsageError(`${placeholder} is missing: ${help}.`);
+  return { operand: args[at]!, options: args.filter((_, i) => i !== at) };
 }
 
 /** The help text of one command. */
 export function helpText(command: Command): string {
-  const lines = command.options.map((option) => [usage(option), `${option.help}${remarks(option)}`]);
+  const operand = command.operand ? [[command.operand.placeholder, command.operand.help]] : [];
+  const lines = [
+    ...operand,
+    ...command.options.map((option) => [usage(option), `${option.help}${remarks(option)}`]),
+  ];
   lines.push(["--help", "print this and do nothing else"]);
   const width = Math.max(...lines.map(([left]) => left!.length));
   const rest = command.passThrough ? " [-- arguments]" : "";
   return [
     `${command.summary}`,
     "",
-    `Usage: deno task ${command.name} [options]${rest}`,
+    `Usage: deno task ${command.name}${command.operand ? ` ${command.operand.placeholder}` : ""} [options]${rest}`,
     "",
     ...lines.map(([left, right]) => `  ${left!.padEnd(width)}  ${right}`),
     ...(command.passThrough ? ["", `After --: ${command.passThrough}`] : []),

@@ -1,7 +1,10 @@
 /** `train`: a teacher, a one-step generator distilled from it, and the measurements of both. */
 
 import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
+import type { ImageData8 } from "../data/image_data.ts";
+import type { ModelInfo } from "../io/model.ts";
 import { PRECISIONS } from "../nn/network.ts";
+import { conditionSizes } from "../nn/networks.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import {
@@ -148,12 +151,20 @@ function checkValues(values: TrainValues): void {
   }
 }
 
+/** Throws where the model is no teacher that can be distilled on the data. */
+function expectTeacher(info: ModelInfo, data: ImageData8, path: string): void {
+  expectModel(info, "teacher", data, path);
+  if (conditionSizes(info.network).labelDim > 0) {
+    throw new UsageError(`${path} is a teacher of classes; such a teacher is not distilled.`);
+  }
+}
+
 const isGiven = (value: unknown) => value !== undefined;
 
 async function begin(values: TrainValues): Promise<Summary> {
   const { data, source } = await readImages(values.data);
   const given = values.teacher === undefined ? undefined : await readModel(values.teacher);
-  if (given) expectModel(given.model.info, "teacher", data, values.teacher!);
+  if (given) expectTeacher(given.model.info, data, values.teacher!);
   const files = {
     ...source && { data: source },
     ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
@@ -174,7 +185,7 @@ async function begin(values: TrainValues): Promise<Summary> {
   await expectFits(gpu, config, data, given?.model.info);
   const folder = await RunFolder.create(path, config, gpu.tuning);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);
-  return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
+  return await runAll(gpu, { folder, config, data, givenTeacher: given?.model, profile: values.profile });
 }
 
 async function resume(path: string, values: TrainValues): Promise<Summary> {
@@ -192,7 +203,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
   const gpu = await openGpu({ install: !values.noInstall, tuning: folder.file(TUNING_FILE) });
   if (values.profile) expectTimestamps(gpu);
   await expectFits(gpu, config, data, given?.model.info);
-  return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
+  return await runAll(gpu, { folder, config, data, givenTeacher: given?.model, profile: values.profile });
 }
 
 /** The preset with the user's changes: those of the file, then the options', then the single settings'. */

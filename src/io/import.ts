@@ -9,7 +9,7 @@ import {
   VE_PRECONDITIONING,
   VP_PRECONDITIONING,
 } from "../nn/preconditioning.ts";
-import { type SongUNetConfig, songUNetConfig } from "../nn/song_unet.ts";
+import { RESAMPLE_BUFFER, type SongUNetConfig, songUNetConfig } from "../nn/song_unet.ts";
 import type { EdmArgument, EdmNetwork } from "./edm.ts";
 import { decodeModel, isModelFile, type Model } from "./model.ts";
 import { checkNetwork, NETWORK_RULES, PRECONDITIONING_RULES } from "./network_rules.ts";
@@ -148,9 +148,6 @@ function sizes(tensors: ReadonlyMap<string, FloatTensor>, fileName: string) {
   };
 }
 
-/** What PyTorch stores beside the parameters: it follows from the settings. */
-const BUFFER = /\.resample_filter$/;
-
 function imported(
   config: DenoiserConfig,
   tensors: ReadonlyMap<string, FloatTensor>,
@@ -169,7 +166,7 @@ function imported(
     if (!tensor.data.every(Number.isFinite)) throw new FileError(`${fileName}: tensor "${name}" is not finite.`);
     weights.set(name, tensor.data);
   }
-  const foreign = [...tensors.keys()].find((name) => !weights.has(name) && !BUFFER.test(name));
+  const foreign = [...tensors.keys()].find((name) => !weights.has(name) && !RESAMPLE_BUFFER.test(name));
   if (foreign !== undefined) throw new FileError(`${fileName}: tensor "${foreign}" is not one of the network's.`);
   const provenance = { source: `imported: ${what}`, licence: "that of the imported file" };
   return { info: { kind: "teacher", ...config, mean: 0, std: 0.5, provenance }, weights };

@@ -2,6 +2,7 @@
 
 import { FileError, NonFiniteError } from "../gpu/errors.ts";
 import { createNetwork, type DenoiserConfig, type NetworkConfig } from "../nn/networks.ts";
+import { RESAMPLE_BUFFER, resampleBuffers } from "../nn/song_unet.ts";
 import { checkNetwork, entryOf, NETWORK_RULES, PRECONDITIONING_RULES } from "./network_rules.ts";
 import { checkSettings, choice, type Fail, number, type Rules } from "./settings.ts";
 import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
@@ -40,7 +41,8 @@ export function isModelFile(bytes: Uint8Array): boolean {
 }
 
 /**
- * Writes a model file; the same model gives the same bytes.
+ * Writes a model file; the same model gives the same bytes. A SongUNet's tensors are those of the `state_dict` of EDM's
+ * PyTorch modules, so that these can load the file.
  *
  * @throws {NonFiniteError} where a weight is a NaN or an infinity.
  */
@@ -54,6 +56,12 @@ export async function encodeModel({ info, weights }: Model): Promise<Uint8Array<
   const tensors = new Map(
     [...weights].map(([name, data]) => [name, { dtype: "F32" as const, shape: [...shapes.get(name)!], data }]),
   );
+  if (info.network.architecture === "song-unet") {
+    const taps = info.network.resampleFilter.length;
+    for (const [name, data] of resampleBuffers(info.network)) {
+      tensors.set(name, { dtype: "F32", shape: [1, 1, taps, taps], data });
+    }
+  }
   const { provenance, ...rest } = info;
   return await encodeSafetensors(tensors, { ...provenance, format: FORMAT, model: JSON.stringify(rest) });
 }
@@ -85,7 +93,7 @@ export async function decodeModel(bytes: Uint8Array<ArrayBuffer>, fileName: stri
     if (!tensor.data.every(Number.isFinite)) throw new FileError(`${fileName}: tensor "${name}" is not finite.`);
     weights.set(name, tensor.data);
   }
-  const foreign = [...tensors.keys()].find((name) => !weights.has(name));
+  const foreign = [...tensors.keys()].find((name) => !weights.has(name) && !RESAMPLE_BUFFER.test(name));
   if (foreign !== undefined) throw new FileError(`${fileName}: tensor "${foreign}" is not one of the network's.`);
   return { info, weights };
 }

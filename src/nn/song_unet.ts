@@ -97,6 +97,27 @@ export function songUNetConfig(
   };
 }
 
+/** Where {@linkcode resampleBuffers} are, in files of PyTorch. */
+export const RESAMPLE_BUFFER = /\.resample_filter$/;
+
+/** The filters that EDM's PyTorch modules store beside their parameters, by name: each [1, 1, taps, taps]. */
+export function resampleBuffers(config: SongUNetConfig): Map<string, Float32Array<ArrayBuffer>> {
+  const { resolution, channelMult, encoderType, decoderType, resampleFilter: taps } = config;
+  const sum = taps.reduce((a, b) => a + b);
+  const filter = Float32Array.from(taps.flatMap((a) => taps.map((b) => a * b / sum ** 2)));
+  const sizes = channelMult.map((_, level) => resolutionName(resolution >> level));
+  const encoder = sizes.slice(1).flatMap((size) => [
+    ...[`enc.${size}_down.conv0`, `enc.${size}_down.skip`],
+    ...encoderType === "skip" ? [`enc.${size}_aux_down`] : [],
+    ...encoderType === "residual" ? [`enc.${size}_aux_residual`] : [],
+  ]);
+  const decoder = sizes.slice(0, -1).flatMap((size) => [
+    ...[`dec.${size}_up.conv0`, `dec.${size}_up.skip`],
+    ...decoderType === "skip" ? [`dec.${size}_aux_up`] : [],
+  ]);
+  return new Map([...encoder, ...decoder].map((module) => [`${NAME}${module}.resample_filter`, filter]));
+}
+
 /** Where a preconditioned module of EDM keeps its network: before every parameter's name. */
 const NAME = "model.";
 

@@ -123,7 +123,8 @@ export type NetworkSettings =
     readonly preconditioning: Preconditioning["kind"];
   };
 
-const PRECONDITIONINGS = { edm: EDM_PRECONDITIONING, vp: VP_PRECONDITIONING, ve: VE_PRECONDITIONING };
+/** The preconditionings by name. */
+export const PRECONDITIONINGS = { edm: EDM_PRECONDITIONING, vp: VP_PRECONDITIONING, ve: VE_PRECONDITIONING };
 
 const SCALINGS = ["standard", "edm"] as const;
 

@@ -86,7 +86,7 @@ export interface RunInputs {
   /** The real images. */
   readonly data: ImageData8;
   /** A trained teacher, to be used where the folder holds none. */
-  readonly givenTeacher?: { readonly bytes: Uint8Array<ArrayBuffer>; readonly model: Model } | undefined;
+  readonly givenTeacher?: Model | undefined;
   /** Print a table of a training step's kernels with their times, and write the folder's trace. */
   readonly profile: boolean;
 }
@@ -166,7 +166,9 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const evaluated = new Workspace(gpu);
   const evaluator = await Evaluator.create(evaluated, data);
 
-  if (givenTeacher && !await folder.has(RESULTS.teacher)) await folder.write(RESULTS.teacher, givenTeacher.bytes);
+  if (givenTeacher && !await folder.has(RESULTS.teacher)) {
+    await folder.write(RESULTS.teacher, await encodeModel(givenTeacher));
+  }
   if (!await folder.has(RESULTS.teacher)) {
     const workspace = new Workspace(gpu);
     await trainTeacher(workspace, runId, inputs);

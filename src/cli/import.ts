@@ -1,0 +1,59 @@
+/** `import`: a network of another program as a model file of this one. */
+
+import { UsageError } from "../gpu/errors.ts";
+import type { StateSettings } from "../io/import.ts";
+import { encodeModel, type ModelInfo } from "../io/model.ts";
+import { parameterCount } from "../nn/layers.ts";
+import { createNetwork } from "../nn/networks.ts";
+import { PRECONDITIONINGS, presetConfig, type PresetName, PRESETS } from "../train/config.ts";
+import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { readModel } from "./files.ts";
+import { type Command, parseOptions } from "./options.ts";
+
+const presets = (Object.keys(PRESETS) as PresetName[]).filter((name) =>
+  PRESETS[name].network.architecture === "song-unet"
+);
+
+const COMMAND = {
+  name: "import",
+  summary: "Convert a network of another program to a model file; nothing in the file is ever executed.",
+  operand: {
+    placeholder: "FILE",
+    help: "a network of EDM (.pkl), or weights of one from PyTorch (.pt, .pth) or a .safetensors file",
+  },
+  options: [
+    { name: "out", kind: "string", required: true, placeholder: "FILE", help: "the model file (.safetensors)" },
+    {
+      name: "preset",
+      kind: "choice",
+      choices: presets,
+      help: "whose network weights belong to that come without settings",
+    },
+  ],
+} as const satisfies Command;
+
+/** Runs the command. */
+export async function run(args: string[]): Promise<void> {
+  const { values, operand } = parseOptions(COMMAND, args);
+  if (!values.out.endsWith(".safetensors")) throw new UsageError(`--out ${values.out} should end in .safetensors.`);
+  await expectWritable(values.out);
+  const { model } = await readModel(operand!, values.preset && settingsOf(values.preset));
+  await writeFileAtomic(values.out, await encodeModel(model));
+  console.log(`${values.out}: ${describe(model.info)}`);
+}
+
+/** A preset's network as the settings of weights that come without. */
+function settingsOf(preset: PresetName): StateSettings {
+  const { network } = presetConfig(preset);
+  if (network.architecture !== "song-unet") throw new UsageError(`The preset ${preset} has no network of EDM.`);
+  return { ...network, preconditioning: PRECONDITIONINGS[network.preconditioning] };
+}
+
+function describe(info: ModelInfo): string {
+  const { architecture = "unet", ...settings } = info.network;
+  const count = parameterCount(createNetwork(info).parameters).toLocaleString("en");
+  const around = info.preconditioning?.kind ?? "edm";
+  return `a ${info.kind}, ${architecture} of ${count} parameters, preconditioning ${around}\n${
+    Object.entries(settings).map(([name, value]) => `  ${name.padEnd(18)}${JSON.stringify(value)}`).join("\n")
+  }`;
+}
