@@ -27,6 +27,7 @@ import { fileSource, readImages, readModel, readText, rereadFile, rereadImages }
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 import { TUNING } from "./tuning.ts";
+import { planRun, type StagePlan } from "../train/dry_run.ts";
 import { duration } from "../train/progress.ts";
 
 const presets = Object.keys(PRESETS) as PresetName[];
@@ -82,6 +83,11 @@ const COMMAND = {
     { name: "h", kind: "choice", choices: BREGMAN_KINDS, help: "convex function of the Bregman divergence" },
     { name: "lambda", kind: "number", help: "parameter of the families sba and basu" },
     { name: "teacher", kind: "string", placeholder: "FILE", help: "a trained teacher: skips its training" },
+    {
+      name: "dry-run",
+      kind: "flag",
+      help: "print the settings, sizes, memory and expected time of the run, and do nothing",
+    },
     { name: "teacher-only", kind: "flag", help: "train and measure a teacher, distil nothing" },
     { name: "conditional", kind: "flag", help: "tell the teacher's network the images' classes" },
     { name: "teacher-images", kind: "integer", min: 1, help: "images the teacher is trained on" },
@@ -121,7 +127,7 @@ export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
   checkValues(values);
   const summary = values.resume === undefined ? await begin(values) : await resume(values.resume, values);
-  report(summary);
+  if (summary) report(summary);
 }
 
 /** What can be said of the arguments before any file or adapter is touched. */
@@ -161,7 +167,7 @@ function expectTeacher(info: ModelInfo, data: ImageData8, path: string): void {
 
 const isGiven = (value: unknown) => value !== undefined;
 
-async function begin(values: TrainValues): Promise<Summary> {
+async function begin(values: TrainValues): Promise<Summary | undefined> {
   const { data, source } = await readImages(values.data);
   const given = values.teacher === undefined ? undefined : await readModel(values.teacher);
   if (given) expectTeacher(given.model.info, data, values.teacher!);
@@ -181,11 +187,32 @@ async function begin(values: TrainValues): Promise<Summary> {
   if (values.profile) expectTimestamps(gpu);
   const preset = named ?? defaultPreset(gpu.adapter.software);
   const config = configOf(preset);
+  if (values.dryRun) {
+    await expectFits(gpu, config, data, given?.model.info);
+    return showPlan(config, await planRun(gpu, config, data, given?.model.info), gpu.adapter.name);
+  }
   const path = values.out ?? `runs/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
   await expectFits(gpu, config, data, given?.model.info);
   const folder = await RunFolder.create(path, config, gpu.tuning);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);
   return await runAll(gpu, { folder, config, data, givenTeacher: given?.model, profile: values.profile });
+}
+
+/** Prints what a run would do. */
+function showPlan(config: RunConfig, stages: readonly StagePlan[], adapter: string): undefined {
+  console.log(JSON.stringify(config, null, 2));
+  for (const { name, parameters, steps, batch, programs, flops, deviceBytes, secondsPerStep, timedImages } of stages) {
+    const networks = Object.entries(parameters).map(([name, count]) => `${name} ${count.toLocaleString("en")}`);
+    const timed = timedImages < batch ? `, from a step of ${timedImages} images` : "";
+    console.log(
+      `${name}: ${steps} steps of ${batch} images, ${(flops / 1e9).toFixed(1)} GFLOP each, ` +
+        `${(deviceBytes / 1e6).toFixed(1)} MB on the device\n` +
+        `  parameters: ${networks.join(", ")}\n` +
+        programs.map((program) => `  ${program}\n`).join("") +
+        `  expected on ${adapter}${timed}: ${secondsPerStep.toPrecision(3)} s a step, ` +
+        `${(batch / secondsPerStep).toPrecision(3)} images/s, ${duration(steps * secondsPerStep * 1000)} in all`,
+    );
+  }
 }
 
 async function resume(path: string, values: TrainValues): Promise<Summary> {

@@ -1,12 +1,8 @@
 /** A whole run: teacher, distillation, evaluation; each stage is skipped where its result is there. */
 
-import { bytesToData, type Statistics } from "../data/scaling.ts";
 import type { ImageData8 } from "../data/image_data.ts";
-import type { Seed } from "../data/philox.ts";
 import { createSampler, DEFAULT_SOLVER, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
 import type { SolverSettings } from "../diffusion/solvers.ts";
-import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
-import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
 import { Evaluator, type Measures } from "../eval/evaluate.ts";
 import { FeatureNetwork } from "../eval/feature_network.ts";
 import { FileError, LimitError, OutOfMemoryError } from "../gpu/errors.ts";
@@ -24,15 +20,12 @@ import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } 
 import { toNHWC } from "../io/images.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
-import type { Network } from "../nn/network.ts";
-import { classifierConfig, createNetwork, imageSize } from "../nn/networks.ts";
-import { Classifier } from "../nn/unet.ts";
-import { Accumulator } from "../optim/accumulate.ts";
-import { Optimizer } from "../optim/adam.ts";
-import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
+import { createNetwork, imageSize } from "../nn/networks.ts";
+import { initialWeights, Weights } from "../optim/weights.ts";
 import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
+import { distillRuns, distillSeed, prepareDistillation, prepareTeacher, teacherRuns, teacherSeed } from "./stages.ts";
 
 /** Steps between two lines of the log. */
 const LOG_EVERY = { teacher: 20, distill: 10 };
@@ -72,11 +65,6 @@ export interface Summary {
   readonly generator?: ModelSummary;
 }
 
-/** Independent random sequences of a run's stages, from its seed. */
-function stageSeed(seed: number, stage: number): Seed {
-  return [seed >>> 0, stage];
-}
-
 /** What {@linkcode runAll} works on. */
 export interface RunInputs {
   /** Where the results go. */
@@ -89,11 +77,6 @@ export interface RunInputs {
   readonly givenTeacher?: Model | undefined;
   /** Print a table of a training step's kernels with their times, and write the folder's trace. */
   readonly profile: boolean;
-}
-
-/** Factor on a learning rate that falls linearly to 0 over the last `share` of `steps`. */
-function decay(step: number, steps: number, share: number): number {
-  return share > 0 ? Math.min(1, (steps - step) / (share * steps)) : 1;
 }
 
 /** Runs what is missing in the folder and returns the summary. */
@@ -261,30 +244,6 @@ export function expectModel({ kind, network }: ModelInfo, wanted: ModelKind, dat
   }
 }
 
-/** Puts the training images on the device, scaled to the data units that `units` define. */
-function uploadImages(
-  workspace: Workspace,
-  data: ImageData8,
-  units: Statistics,
-  { labels = false, mirror = false } = {},
-): ImageSource {
-  const images = workspace.variable("images", [data.count, data.channels, data.height, data.width], "u8");
-  images.write(words(data.pixels));
-  const classes = labels ? workspace.variable("classes", [data.count, 2, 1], "u8") : undefined;
-  classes?.write(words(Uint8Array.from({ length: 2 * data.count }, (_, i) => data.labels[i >> 1]! >> (8 * (i & 1)))));
-  return { data: images, labels: classes, mirror, ...bytesToData(units) };
-}
-
-/** Bytes as whole words, zeros after them. */
-function words(bytes: Uint8Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
-  if (bytes.length % 4 === 0 && bytes.byteOffset % 4 === 0) {
-    return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-  }
-  const padded = new Uint8Array(4 * Math.ceil(bytes.length / 4));
-  padded.set(bytes);
-  return new Uint32Array(padded.buffer);
-}
-
 /**
  * Prints the programs of a step; where they are to be profiled, also their times and a table of the whole step's kernels,
  * and adds their dispatches to the run's trace.
@@ -307,45 +266,14 @@ async function show({ folder, profile }: RunInputs, step: readonly Run[]): Promi
   await folder.writeText(TRACE, encodeTrace(trace));
 }
 
-/** A network that the run trains on batches of `batch`. */
-function trainable(
-  workspace: Workspace,
-  name: string,
-  network: Network,
-  { microbatch, precision }: RunConfig,
-  batch: number,
-): Trainable {
-  const images = microbatch ?? batch;
-  return new Trainable(workspace, name, network, batch / images, precision === "f16" ? f16LossScale(images) : 1);
-}
-
-/** What the training of a teacher runs. */
-async function prepareTeacher(workspace: Workspace, config: RunConfig, data: ImageData8) {
-  const { batch, betas: [beta1, beta2], ema, clipNorm, sigma } = config.teacher;
-  const { conditional: labels, mirror, augment } = config.teacher;
-  const { checkpointBlocks, precision } = config;
-  const network = createNetwork(teacherDenoiser(config, data), { checkpointBlocks, precision });
-  const images = uploadImages(workspace, data, unitsOf(config, data), { labels, mirror });
-  const teacher = trainable(workspace, "teacher", network, config, batch);
-  return {
-    teacher,
-    gradient: await compileTeacherStep(teacher, images, { batch, sigma, augment }),
-    sum: await Accumulator.create([teacher]),
-    optimizer: await Optimizer.create(teacher, { batch, beta1, beta2, ema, clipNorm }),
-  };
-}
-
 async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInputs): Promise<void> {
   const { folder, config, data } = inputs;
-  const { batch, learningRate, rampImages, decayShare } = config.teacher;
+  const { batch } = config.teacher;
   const steps = stepsOf(config.teacher);
-  const seed = stageSeed(config.seed, 1);
-  const { teacher, gradient, sum, optimizer } = await prepareTeacher(workspace, config, data);
-  teacher.start(initialWeights(teacher.network.parameters, seed));
-  const runs = (step: number): Run[] => [
-    ...sum.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
-    optimizer.at(step, learningRate * Math.min(1, (step + 1) * batch / rampImages, decay(step, steps, decayShare))),
-  ];
+  const parts = await prepareTeacher(workspace, config, data);
+  const { teacher, gradient, optimizer } = parts;
+  teacher.start(initialWeights(teacher.network.parameters, teacherSeed(config)));
+  const runs = teacherRuns(config, parts);
   const info: ModelInfo = {
     kind: "teacher",
     ...teacherDenoiser(config, data),
@@ -385,42 +313,6 @@ async function writeSnapshot(folder: RunFolder, model: Model, images: number): P
   await folder.write(`snapshots/${model.info.kind}-${images}.safetensors`, await encodeModel(model));
 }
 
-/** What the distillation of a teacher runs. */
-async function prepareDistillation(
-  workspace: Workspace,
-  config: RunConfig,
-  data: ImageData8,
-  teacherInfo: Pick<ModelInfo, "network" | "preconditioning" | "mean" | "std">,
-) {
-  const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
-  const { batch, betas: [beta1, beta2], ema, clipNorm } = settings;
-  const { checkpointBlocks, precision } = config;
-  const options = { checkpointBlocks, precision };
-  const trained = (name: string, model: Network) => trainable(workspace, name, model, config, batch);
-  const networks = {
-    generator: trained("generator", createNetwork(teacherInfo, options)),
-    fakeScore: trained("fakeScore", createNetwork(teacherInfo, options)),
-    classifier: trained("classifier", new Classifier(classifierConfig(teacherInfo.network), options)),
-    teacher: new Weights(workspace, "teacher", createNetwork(teacherInfo, { precision })),
-  };
-  const { generator, fakeScore, classifier } = networks;
-  const bregman = { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true };
-  const images = uploadImages(workspace, data, teacherInfo);
-  const critics = await compileCriticStep(networks, images, { ...settings, bregman });
-  const gradient = await compileGeneratorStep(networks, { ...settings, bregman });
-  const adam = { batch, beta1, beta2, ema, clipNorm };
-  return {
-    ...networks,
-    critics,
-    gradient,
-    sumCritics: await Accumulator.create([fakeScore, classifier]),
-    sumGenerator: await Accumulator.create([generator]),
-    updateGenerator: await Optimizer.create(generator, adam),
-    updateFake: await Optimizer.create(fakeScore, adam),
-    updateClassifier: await Optimizer.create(classifier, adam),
-  };
-}
-
 async function distil(
   workspace: Workspace,
   runId: string,
@@ -430,45 +322,25 @@ async function distil(
 ): Promise<void> {
   const { folder, config, data } = inputs;
   const settings = config.distill;
-  const { batch, criticUpdates, warmupImages } = settings;
+  const { batch, criticUpdates } = settings;
   const steps = stepsOf(settings);
-  const seed = stageSeed(config.seed, 2);
-  const { kind: _, ...parts } = teacherModel.info;
-  const { generator, fakeScore, classifier, teacher, critics, gradient, ...rest } = await prepareDistillation(
-    workspace,
-    config,
-    data,
-    teacherModel.info,
-  );
-  const { sumCritics, sumGenerator, updateGenerator, updateFake, updateClassifier } = rest;
+  const { kind: _, ...teacherInfo } = teacherModel.info;
+  const parts = await prepareDistillation(workspace, config, data, teacherInfo);
+  const { generator, fakeScore, classifier, teacher, critics, gradient } = parts;
+  const { updateGenerator, updateFake, updateClassifier } = parts;
   teacher.write(teacherModel.weights);
   generator.start(teacherModel.weights);
   fakeScore.start(teacherModel.weights);
-  classifier.start(initialWeights(classifier.network.parameters, seed));
+  classifier.start(initialWeights(classifier.network.parameters, distillSeed(config)));
   const info: ModelInfo = {
-    ...parts,
+    ...teacherInfo,
     kind: "generator",
     sigmaInit: settings.sigmaInit,
     provenance: provenance(config, data, `Di-Bregman, h = ${settings.h}, ${steps} steps of batch ${batch}`),
   };
   const sampler = await createSampler(generator.ema, info);
 
-  const runs = (step: number): Run[] => {
-    const criticRuns = Array.from({ length: criticUpdates }, (_, i) => {
-      const update = step * criticUpdates + i;
-      return [
-        ...sumCritics.runs(critics, batch, (first) => imageValues(seed, update, batch, first)),
-        updateFake.at(update, settings.fakeLr),
-        updateClassifier.at(update, settings.classifierLr),
-      ];
-    });
-    const blend = step * batch < warmupImages ? 0 : 1;
-    return [
-      ...criticRuns.flat(),
-      ...sumGenerator.runs(gradient, batch, (first) => ({ ...randomValues(seed, step, first), blend })),
-      updateGenerator.at(step, settings.generatorLr * decay(step, steps, settings.decayShare)),
-    ];
-  };
+  const runs = distillRuns(config, parts);
   await show(inputs, runs(0));
   await runStage(folder, runId, {
     name: "distill",

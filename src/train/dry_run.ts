@@ -1,0 +1,129 @@
+/** What a run would do, without doing it: sizes of networks and programs, memory, and expected time. */
+
+import type { ImageData8 } from "../data/image_data.ts";
+import type { Gpu } from "../gpu/gpu.ts";
+import { type Run, Workspace } from "../graph/mod.ts";
+import type { ModelInfo } from "../io/model.ts";
+import { parameterCount } from "../nn/layers.ts";
+import type { Network } from "../nn/network.ts";
+import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { distillRuns, prepareDistillation, prepareTeacher, teacherRuns } from "./stages.ts";
+
+/** A training stage before it is run. */
+export interface StagePlan {
+  /** Its name. */
+  readonly name: string;
+  /** Parameters of its networks, by name. */
+  readonly parameters: Readonly<Record<string, number>>;
+  /** Steps. */
+  readonly steps: number;
+  /** Images a step. */
+  readonly batch: number;
+  /** Its programs: dispatches, work and memory, a line each. */
+  readonly programs: readonly string[];
+  /** Floating-point operations a step. */
+  readonly flops: number;
+  /** Bytes of all buffers on the device. */
+  readonly deviceBytes: number;
+  /** Seconds a step is expected to take. */
+  readonly secondsPerStep: number;
+  /** Images of the step that was timed; of a slow one, fewer than it has. */
+  readonly timedImages: number;
+}
+
+/** A step of the plan: networks and runs on a workspace of its own. */
+interface Prepared {
+  readonly networks: Readonly<Record<string, { readonly network: Network }>>;
+  readonly runs: (step: number) => Run[];
+}
+
+type Prepare = (workspace: Workspace, config: RunConfig) => Promise<Prepared>;
+
+/** Compiles the stages of a run and times a step of each. `teacher` is one that is given. */
+export async function planRun(
+  gpu: Gpu,
+  config: RunConfig,
+  data: ImageData8,
+  teacher?: ModelInfo,
+): Promise<StagePlan[]> {
+  const info = teacher ?? { ...teacherDenoiser(config, data), ...unitsOf(config, data) };
+  const plans: StagePlan[] = [];
+  if (!teacher) {
+    plans.push(
+      await planStage(gpu, config, "teacher", async (workspace, config) => {
+        const parts = await prepareTeacher(workspace, config, data);
+        return { networks: { teacher: parts.teacher }, runs: teacherRuns(config, parts) };
+      }),
+    );
+  }
+  if (!config.teacherOnly) {
+    plans.push(
+      await planStage(gpu, config, "distill", async (workspace, config) => {
+        const parts = await prepareDistillation(workspace, config, data, info);
+        const { generator, fakeScore, classifier, teacher } = parts;
+        return { networks: { generator, fakeScore, classifier, teacher }, runs: distillRuns(config, parts) };
+      }),
+    );
+  }
+  return plans;
+}
+
+/** Work of the longest step that is timed as it is. */
+const TIMED_FLOPS = { software: 2e10, hardware: 2e13 };
+
+async function planStage(
+  gpu: Gpu,
+  config: RunConfig,
+  name: "teacher" | "distill",
+  prepare: Prepare,
+): Promise<StagePlan> {
+  const { batch } = config[name];
+  const planned = await withWorkspace(gpu, async (workspace) => {
+    const { networks, runs } = await prepare(workspace, config);
+    const step = runs(0), programs = [...new Set(step.map(({ program }) => program))];
+    return {
+      parameters: Object.fromEntries(
+        Object.entries(networks).map(([name, { network }]) => [name, parameterCount(network.parameters)]),
+      ),
+      programs: programs.map((program) => program.describe([])),
+      flops: step.reduce((total, { program }) => total + program.cost.flops, 0),
+      deviceBytes: gpu.allocatedBytes,
+    };
+  });
+  const share = TIMED_FLOPS[gpu.adapter.software ? "software" : "hardware"] / planned.flops;
+  const timedImages = Math.max(1, Math.min(batch, Math.floor(batch * share)));
+  const { microbatch: _, ...whole } = config;
+  const timed = timedImages === batch ? config : { ...whole, [name]: { ...config[name], batch: timedImages } };
+  const seconds = await withWorkspace(
+    gpu,
+    async (workspace) => await secondsOf(workspace, (await prepare(workspace, timed)).runs),
+  );
+  const secondsPerStep = seconds * batch / timedImages;
+  return { name, steps: stepsOf(config[name]), batch, ...planned, secondsPerStep, timedImages };
+}
+
+async function withWorkspace<T>(gpu: Gpu, action: (workspace: Workspace) => Promise<T>): Promise<T> {
+  const workspace = new Workspace(gpu);
+  try {
+    return await action(workspace);
+  } finally {
+    workspace.destroy();
+  }
+}
+
+/** Steps are timed for about so long. */
+const TIMED_SECONDS = 2;
+
+/** Seconds of a step once its kernels are compiled; programs hold the metrics of at least 60 steps. */
+async function secondsOf(workspace: Workspace, runs: (step: number) => Run[]): Promise<number> {
+  const { gpu } = workspace;
+  workspace.submit(runs(0));
+  await gpu.idle();
+  const started = performance.now();
+  let steps = 0;
+  do {
+    workspace.submit(runs(++steps));
+    await gpu.idle();
+  } while (performance.now() - started < 1000 * TIMED_SECONDS && steps < 10);
+  return (performance.now() - started) / 1000 / steps;
+}
