@@ -6,6 +6,8 @@ import { compileTeacherStep, type ImageSource, imageValues, randomValues } from 
 import { compileCriticStep, compileGeneratorStep, type DistillSettings } from "../src/distill/step.ts";
 import { GraphError } from "../src/gpu/errors.ts";
 import { type HostValues, type Program, Workspace } from "../src/graph/mod.ts";
+import type { DenoisingNetwork } from "../src/nn/network.ts";
+import { SongUNet, songUNetConfig } from "../src/nn/song_unet.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Accumulator } from "../src/optim/accumulate.ts";
 import { Optimizer } from "../src/optim/adam.ts";
@@ -13,6 +15,11 @@ import { initialWeights, Trainable, Weights } from "../src/optim/weights.ts";
 import { gpuTest, relativeError } from "./gpu.ts";
 
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
+/** Half of the activations drop: which ones must not depend on the microbatches. */
+const SONG = songUNetConfig({
+  ...{ resolution: 8, inChannels: 1, modelChannels: 8, channelMult: [1, 2], numBlocks: 1 },
+  ...{ attnResolutions: [4], dropout: 0.5 },
+});
 const SEED: Seed = [3, 4];
 const BATCH = 12;
 const SETTINGS: DistillSettings = {
@@ -92,8 +99,8 @@ function filled({ flat }: Weights, value: number): Float32Array<ArrayBuffer> {
 /** The outcome of `run` with `count` microbatches, in a workspace of its own. */
 type Runner = (workspace: Workspace, count: number) => Promise<Outcome>;
 
-const teacher: Runner = async (workspace, count) => {
-  const network = new Trainable(workspace, "teacher", new UNet(NETWORK), count);
+const teacher = (made: () => DenoisingNetwork): Runner => async (workspace, count) => {
+  const network = new Trainable(workspace, "teacher", made(), count);
   start(network, 1);
   const program = await compileTeacherStep(network, images(workspace), { batch: BATCH, sigma: SETTINGS.fakeSigma });
   return await twoSteps(program, [network], (step, first) => imageValues(SEED, step + 1, BATCH, first));
@@ -133,7 +140,8 @@ const generator = (normalise: boolean): Runner => async (workspace, count) => {
 };
 
 const CASES: readonly [string, Runner, means: readonly string[]][] = [
-  ["teacher", teacher, ["loss"]],
+  ["teacher", teacher(() => new UNet(NETWORK)), ["loss"]],
+  ["teacher with dropout", teacher(() => new SongUNet(SONG)), ["loss"]],
   ["critics", critics, ["fakeLoss", "classifierLoss"]],
   ["generator", generator(true), []],
   ["generator with weights as they are", generator(false), []],
