@@ -6,8 +6,8 @@ import { compileTeacherStep, type ImageSource, imageValues, randomValues } from 
 import { compileCriticStep, compileGeneratorStep, type DistillSettings } from "../src/distill/step.ts";
 import { GraphError } from "../src/gpu/errors.ts";
 import { type HostValues, type Program, Workspace } from "../src/graph/mod.ts";
-import type { DenoisingNetwork } from "../src/nn/network.ts";
-import { SongUNet, songUNetConfig } from "../src/nn/song_unet.ts";
+import { classifierConfig, createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
+import { songUNetConfig } from "../src/nn/song_unet.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Accumulator } from "../src/optim/accumulate.ts";
 import { Optimizer } from "../src/optim/adam.ts";
@@ -99,26 +99,27 @@ function filled({ flat }: Weights, value: number): Float32Array<ArrayBuffer> {
 /** The outcome of `run` with `count` microbatches, in a workspace of its own. */
 type Runner = (workspace: Workspace, count: number) => Promise<Outcome>;
 
-const teacher = (made: () => DenoisingNetwork): Runner => async (workspace, count) => {
-  const network = new Trainable(workspace, "teacher", made(), count);
+const teacher = (config: NetworkConfig): Runner => async (workspace, count) => {
+  const network = new Trainable(workspace, "teacher", createNetwork({ network: config }), count);
   start(network, 1);
   const program = await compileTeacherStep(network, images(workspace), { batch: BATCH, sigma: SETTINGS.fakeSigma });
   return await twoSteps(program, [network], (step, first) => imageValues(SEED, step + 1, BATCH, first));
 };
 
-function distillation(workspace: Workspace, count: number) {
+function distillation(workspace: Workspace, count: number, network: NetworkConfig = NETWORK) {
+  const made = () => createNetwork({ network });
   const networks = {
-    generator: new Trainable(workspace, "generator", new UNet(NETWORK), count),
-    fakeScore: new Trainable(workspace, "fakeScore", new UNet(NETWORK), count),
-    classifier: new Trainable(workspace, "classifier", new Classifier(NETWORK), count),
-    teacher: new Weights(workspace, "teacher", new UNet(NETWORK)),
+    generator: new Trainable(workspace, "generator", made(), count),
+    fakeScore: new Trainable(workspace, "fakeScore", made(), count),
+    classifier: new Trainable(workspace, "classifier", new Classifier(classifierConfig(network)), count),
+    teacher: new Weights(workspace, "teacher", made()),
   };
   Object.values(networks).forEach(start);
   return networks;
 }
 
-const critics: Runner = async (workspace, count) => {
-  const networks = distillation(workspace, count);
+const critics = (network?: NetworkConfig): Runner => async (workspace, count) => {
+  const networks = distillation(workspace, count, network);
   const program = await compileCriticStep(networks, images(workspace), SETTINGS);
   const { fakeScore, classifier } = networks;
   return await twoSteps(
@@ -128,8 +129,8 @@ const critics: Runner = async (workspace, count) => {
   );
 };
 
-const generator = (normalise: boolean): Runner => async (workspace, count) => {
-  const networks = distillation(workspace, count);
+const generator = (normalise: boolean, network?: NetworkConfig): Runner => async (workspace, count) => {
+  const networks = distillation(workspace, count, network);
   const settings = { ...SETTINGS, bregman: { ...SETTINGS.bregman, normalise } };
   const program = await compileGeneratorStep(networks, settings);
   return await twoSteps(
@@ -140,10 +141,12 @@ const generator = (normalise: boolean): Runner => async (workspace, count) => {
 };
 
 const CASES: readonly [string, Runner, means: readonly string[]][] = [
-  ["teacher", teacher(() => new UNet(NETWORK)), ["loss"]],
-  ["teacher with dropout", teacher(() => new SongUNet(SONG)), ["loss"]],
-  ["critics", critics, ["fakeLoss", "classifierLoss"]],
+  ["teacher", teacher(NETWORK), ["loss"]],
+  ["teacher with dropout", teacher(SONG), ["loss"]],
+  ["critics", critics(), ["fakeLoss", "classifierLoss"]],
+  ["critics of a SongUNet", critics(SONG), ["fakeLoss", "classifierLoss"]],
   ["generator", generator(true), []],
+  ["generator that is a SongUNet", generator(true, SONG), []],
   ["generator with weights as they are", generator(false), []],
 ];
 
