@@ -20,6 +20,8 @@ import {
   type SongUNetConfig,
   songUNetConfig,
 } from "../src/nn/song_unet.ts";
+import { classifierConfig } from "../src/nn/networks.ts";
+import type { UNetConfig } from "../src/nn/unet.ts";
 import { gradientUpdates } from "../src/optim/adam.ts";
 import { initialWeights, Trainable, Weights } from "../src/optim/weights.ts";
 import { readFixture } from "./fixtures.ts";
@@ -68,8 +70,8 @@ const NETWORKS: Readonly<Record<string, Case>> = {
     tolerance: 2e-4,
     config: songUNetConfig({
       ...SMALL,
-      channelMult: [2, 1],
-      numBlocks: 2,
+      channelMult: [2, 1, 1],
+      numBlocks: 1,
       attnResolutions: [],
       encoderType: "skip",
       decoderType: "skip",
@@ -264,6 +266,24 @@ gpuTest("SongUNet: dropout is the same to the bit with checkpointed blocks, and 
   assertNotEquals(evaluated[0], whole[0]);
 });
 
+gpuTest("SongUNet: every random use has a stream of its own", (gpu) => {
+  const workspace = new Workspace(gpu);
+  const network = new SongUNet({ ...CONDITIONAL, labelDropout: 0.5 });
+  const { lookup } = new Weights(workspace, "song", network);
+  const uses: number[] = [], random = randomFrom(0)!;
+  const conditions: Conditions = {
+    random: (use) => {
+      uses.push(use);
+      return random(use);
+    },
+  };
+  network.apply(lookup, given("x", [4, 3, 8, 8]), given("noise", [4]), conditions);
+  workspace.destroy();
+  // The labels, three blocks of the encoder and seven of the decoder.
+  assertEquals(uses, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  return Promise.resolve();
+});
+
 gpuTest("SongUNet: neither the Fourier frequencies nor what a loss does not depend on are trained", (gpu) => {
   const network = new SongUNet(NETWORKS.ncsnpp!.config), workspace = new Workspace(gpu);
   const names = network.parameters.map(({ name }) => name);
@@ -300,6 +320,14 @@ gpuTest("SongUNet: conditions that the network has none of, or of another shape,
   );
   workspace.destroy();
   return Promise.resolve();
+});
+
+Deno.test("networks: the classifier beside a SongUNet has its resolution, channels and multipliers", () => {
+  const unet: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
+  assertEquals(classifierConfig(unet), unet);
+  assertEquals(classifierConfig(NETWORKS.ncsnpp!.config), {
+    ...{ imageChannels: 3, resolution: 8, modelChannels: 16, channelMult: [1, 1, 2], blocks: 1 },
+  });
 });
 
 Deno.test("SongUNet: EDM's initial weights", () => {

@@ -1,6 +1,6 @@
 /** Steps made of microbatches: the same random numbers, images and gradients as whole batches, within rounding. */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import type { Seed } from "../src/data/philox.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../src/diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep, type DistillSettings } from "../src/distill/step.ts";
@@ -175,6 +175,20 @@ for (const [name, run, means] of CASES) {
     }
   });
 }
+
+gpuTest("a teacher's training step drops activations", async (gpu) => {
+  const loss = async (dropout: number) => {
+    const workspace = new Workspace(gpu);
+    const network = new Trainable(workspace, "teacher", createNetwork({ network: { ...SONG, dropout } }));
+    start(network, 1);
+    const program = await compileTeacherStep(network, images(workspace), { batch: 2, sigma: SETTINGS.fakeSigma });
+    workspace.submit([program.at(imageValues(SEED, 0, 2))]);
+    const [metrics] = await program.readMetrics();
+    workspace.destroy();
+    return metrics!.loss![0]!;
+  };
+  assertNotEquals(await loss(0.5), await loss(0));
+});
 
 gpuTest("microbatches divide the batch, and are the same for networks trained together", async (gpu) => {
   const workspace = new Workspace(gpu);
