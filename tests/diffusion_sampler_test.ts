@@ -3,14 +3,19 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { normalArray } from "../src/data/philox.ts";
 import { denoise, karrasLevels, sameSigma } from "../src/diffusion/edm.ts";
-import { compileSolver, createSampler, DEFAULT_SOLVER, latentValues } from "../src/diffusion/sampler.ts";
+import { sigmaLimits } from "../src/diffusion/preconditioning.ts";
+import { compileSolver, createSampler, DEFAULT_SOLVER, latentValues, uploadWeights } from "../src/diffusion/sampler.ts";
 import { evaluationsOf, type SolverSettings, solverSteps } from "../src/diffusion/solvers.ts";
 import { constant, evaluate, Workspace } from "../src/graph/mod.ts";
 import type { ModelInfo } from "../src/io/model.ts";
+import { createNetwork } from "../src/nn/networks.ts";
+import { VE_PRECONDITIONING, VP_PRECONDITIONING } from "../src/nn/preconditioning.ts";
+import { songUNetConfig } from "../src/nn/song_unet.ts";
 import { UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Weights } from "../src/optim/weights.ts";
 import { readFixture } from "./fixtures.ts";
 import { gpuTest, randomArray, relativeError } from "./gpu.ts";
+import { hashedWeights } from "./hashed.ts";
 
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 16, channelMult: [1, 2], blocks: 1 };
 
@@ -26,6 +31,13 @@ Deno.test("Karras's levels: 80 down to 0.002, then 0, as in PyTorch", async () =
   assertAlmostEquals(levels[17]!, 0.002, 1e-12);
   assert(relativeError(levels, (await readFixture("heun")).get("sigmas")) < 1e-6);
   assertEquals(karrasLevels(1).length, 2);
+});
+
+Deno.test("Karras's levels stay inside a preconditioning's limits", () => {
+  const [first, last] = [0, 17].map((i) => karrasLevels(18, sigmaLimits(VE_PRECONDITIONING))[i]!);
+  assertAlmostEquals(first!, 80, 1e-12);
+  assertAlmostEquals(last!, 0.02, 1e-12);
+  assertEquals(karrasLevels(18, sigmaLimits(VP_PRECONDITIONING)), karrasLevels(18));
 });
 
 gpuTest("Heun's sampler: 18 steps and 35 evaluations against PyTorch", async (gpu) => {
@@ -121,4 +133,22 @@ gpuTest("samplers: an image depends on the seed and its index alone, whatever th
     assert((await large.sample(6, 0, 8)).some((byte, i) => byte !== images[i]));
   }
   workspace.destroy();
+});
+
+gpuTest("samplers: a SongUNet is sampled in its own preconditioning", async (gpu) => {
+  const network = songUNetConfig({
+    ...{ resolution: 8, inChannels: 1, modelChannels: 16, channelMult: [1, 2], numBlocks: 1 },
+    ...{ attnResolutions: [4], labelDim: 2 },
+  });
+  const common = { kind: "teacher", network, mean: 0, std: 0.5, provenance: {} } as const;
+  const infos: ModelInfo[] = [common, { ...common, preconditioning: VP_PRECONDITIONING }];
+  const workspace = new Workspace(gpu);
+  const images = await Promise.all(infos.map(async (info) => {
+    const weights = uploadWeights(workspace, info, hashedWeights(createNetwork(info).parameters));
+    const sampler = await createSampler(weights, info, { batch: 2, solver: { solver: "heun", steps: 2 } });
+    return await sampler.sample(1, 0, 2);
+  }));
+  workspace.destroy();
+  assertEquals(images.map(({ length }) => length), [128, 128]);
+  assert(images[0]!.some((byte, i) => byte !== images[1]![i]));
 });

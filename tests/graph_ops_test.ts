@@ -424,6 +424,29 @@ gpuTest("upsample2x and downsample2x: [1, 1] is repetition and the mean, whereve
   for (const name of ["down", "downBox"] as const) assertClose(name, got[name], got.mean, 2e-7);
 });
 
+gpuTest("upsample2x and downsample2x: which tap meets which pixel", async (gpu) => {
+  const workspace = new Workspace(gpu);
+  const image = (values: number[], height: number) => g.constant(values, [height, values.length / height]);
+  const point = image([0, 0, 0, 0, 1, 0, 0, 0, 0], 3), column = image([1, 0, 0, 0, 0, 0, 0, 0], 2);
+  const got = await g.evaluate(workspace, {
+    two: g.upsample2x(image([3], 1), [2, 1]),
+    four: g.upsample2x(point, [1, 2, 3, 4]),
+    halved: g.downsample2x(image([9, 0, 0, 0], 2), [2, 1]),
+    beyond: g.downsample2x(column, [1, 2, 3, 4]),
+    within: g.downsample2x(g.constant(Array.from({ length: 16 }, (_, i) => Number(i === 1)), [4, 4]), [1, 2, 3, 4], {
+      bordered: true,
+    }),
+  });
+  workspace.destroy();
+  assertClose("two", got.two, [16, 8, 8, 4].map((v) => v / 3), 1e-6);
+  // The point lies at (2, 2) of the doubled image; its second tap falls there, and the first before it.
+  const taps = [0, 0.2, 0.4, 0.6, 0.8, 0];
+  assertClose("four", got.four, taps.flatMap((a) => taps.map((b) => a * b)), 1e-6);
+  assertClose("halved", got.halved, [4], 1e-6);
+  assertClose("beyond", got.beyond, [0.04, 0], 1e-6);
+  assertClose("within", got.within, [0.02], 1e-6);
+});
+
 gpuTest("dropout", async (gpu) => {
   const seed = g.constant([1, 2], [2], "u32"), step = g.constant([3], [], "u32"), first = g.constant([5], [], "u32");
   const source = { seed, step, first, stream: 9 };

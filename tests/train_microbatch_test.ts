@@ -1,11 +1,13 @@
 /** Steps made of microbatches: the same random numbers, images and gradients as whole batches, within rounding. */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
 import type { Seed } from "../src/data/philox.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../src/diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep, type DistillSettings } from "../src/distill/step.ts";
 import { GraphError } from "../src/gpu/errors.ts";
 import { type HostValues, type Program, Workspace } from "../src/graph/mod.ts";
+import { classifierConfig, createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
+import { songUNetConfig } from "../src/nn/song_unet.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Accumulator } from "../src/optim/accumulate.ts";
 import { Optimizer } from "../src/optim/adam.ts";
@@ -13,6 +15,11 @@ import { initialWeights, Trainable, Weights } from "../src/optim/weights.ts";
 import { gpuTest, relativeError } from "./gpu.ts";
 
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
+/** Half of the activations drop: which ones must not depend on the microbatches. */
+const SONG = songUNetConfig({
+  ...{ resolution: 8, inChannels: 1, modelChannels: 8, channelMult: [1, 2], numBlocks: 1 },
+  ...{ attnResolutions: [4], dropout: 0.5 },
+});
 const SEED: Seed = [3, 4];
 const BATCH = 12;
 const SETTINGS: DistillSettings = {
@@ -92,26 +99,27 @@ function filled({ flat }: Weights, value: number): Float32Array<ArrayBuffer> {
 /** The outcome of `run` with `count` microbatches, in a workspace of its own. */
 type Runner = (workspace: Workspace, count: number) => Promise<Outcome>;
 
-const teacher: Runner = async (workspace, count) => {
-  const network = new Trainable(workspace, "teacher", new UNet(NETWORK), count);
+const teacher = (config: NetworkConfig): Runner => async (workspace, count) => {
+  const network = new Trainable(workspace, "teacher", createNetwork({ network: config }), count);
   start(network, 1);
   const program = await compileTeacherStep(network, images(workspace), { batch: BATCH, sigma: SETTINGS.fakeSigma });
   return await twoSteps(program, [network], (step, first) => imageValues(SEED, step + 1, BATCH, first));
 };
 
-function distillation(workspace: Workspace, count: number) {
+function distillation(workspace: Workspace, count: number, network: NetworkConfig = NETWORK) {
+  const made = () => createNetwork({ network });
   const networks = {
-    generator: new Trainable(workspace, "generator", new UNet(NETWORK), count),
-    fakeScore: new Trainable(workspace, "fakeScore", new UNet(NETWORK), count),
-    classifier: new Trainable(workspace, "classifier", new Classifier(NETWORK), count),
-    teacher: new Weights(workspace, "teacher", new UNet(NETWORK)),
+    generator: new Trainable(workspace, "generator", made(), count),
+    fakeScore: new Trainable(workspace, "fakeScore", made(), count),
+    classifier: new Trainable(workspace, "classifier", new Classifier(classifierConfig(network)), count),
+    teacher: new Weights(workspace, "teacher", made()),
   };
   Object.values(networks).forEach(start);
   return networks;
 }
 
-const critics: Runner = async (workspace, count) => {
-  const networks = distillation(workspace, count);
+const critics = (network?: NetworkConfig): Runner => async (workspace, count) => {
+  const networks = distillation(workspace, count, network);
   const program = await compileCriticStep(networks, images(workspace), SETTINGS);
   const { fakeScore, classifier } = networks;
   return await twoSteps(
@@ -121,8 +129,8 @@ const critics: Runner = async (workspace, count) => {
   );
 };
 
-const generator = (normalise: boolean): Runner => async (workspace, count) => {
-  const networks = distillation(workspace, count);
+const generator = (normalise: boolean, network?: NetworkConfig): Runner => async (workspace, count) => {
+  const networks = distillation(workspace, count, network);
   const settings = { ...SETTINGS, bregman: { ...SETTINGS.bregman, normalise } };
   const program = await compileGeneratorStep(networks, settings);
   return await twoSteps(
@@ -133,9 +141,12 @@ const generator = (normalise: boolean): Runner => async (workspace, count) => {
 };
 
 const CASES: readonly [string, Runner, means: readonly string[]][] = [
-  ["teacher", teacher, ["loss"]],
-  ["critics", critics, ["fakeLoss", "classifierLoss"]],
+  ["teacher", teacher(NETWORK), ["loss"]],
+  ["teacher with dropout", teacher(SONG), ["loss"]],
+  ["critics", critics(), ["fakeLoss", "classifierLoss"]],
+  ["critics of a SongUNet", critics(SONG), ["fakeLoss", "classifierLoss"]],
   ["generator", generator(true), []],
+  ["generator that is a SongUNet", generator(true, SONG), []],
   ["generator with weights as they are", generator(false), []],
 ];
 
@@ -164,6 +175,20 @@ for (const [name, run, means] of CASES) {
     }
   });
 }
+
+gpuTest("a teacher's training step drops activations", async (gpu) => {
+  const loss = async (dropout: number) => {
+    const workspace = new Workspace(gpu);
+    const network = new Trainable(workspace, "teacher", createNetwork({ network: { ...SONG, dropout } }));
+    start(network, 1);
+    const program = await compileTeacherStep(network, images(workspace), { batch: 2, sigma: SETTINGS.fakeSigma });
+    workspace.submit([program.at(imageValues(SEED, 0, 2))]);
+    const [metrics] = await program.readMetrics();
+    workspace.destroy();
+    return metrics!.loss![0]!;
+  };
+  assertNotEquals(await loss(0.5), await loss(0));
+});
 
 gpuTest("microbatches divide the batch, and are the same for networks trained together", async (gpu) => {
   const workspace = new Workspace(gpu);

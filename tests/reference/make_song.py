@@ -283,7 +283,7 @@ NETWORKS = {
     "skip": (
         "vp",
         [0.02, 1, 40],
-        dict(channel_mult=[2, 1], num_blocks=2, encoder="skip", decoder="skip", taps=[1, 3, 3, 1]),
+        dict(channel_mult=[2, 1, 1], num_blocks=1, encoder="skip", decoder="skip", taps=[1, 3, 3, 1]),
     ),
 }  # fmt: skip
 
