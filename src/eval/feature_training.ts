@@ -1,13 +1,13 @@
 /** The training of a data set's feature network: on its classes, or on turned images where it has none. */
 
 import type { ImageData8 } from "../data/image_data.ts";
-import { type Seed, shuffledIndex } from "../data/philox.ts";
+import { philox4x32, type Seed, shuffledIndex } from "../data/philox.ts";
 import { bytesToData } from "../data/scaling.ts";
 import { NonFiniteError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { crossEntropy, fromUint8, mean, type Program, type Variable, Workspace } from "../graph/mod.ts";
+import { crossEntropy, fromUint8, mean, type Variable, Workspace } from "../graph/mod.ts";
 import { gradientUpdates, Optimizer } from "../optim/adam.ts";
-import { initialWeights, Trainable, type WeightArrays } from "../optim/weights.ts";
+import { initialWeights, Trainable } from "../optim/weights.ts";
 import { FeatureClassifier, type FeatureClassifierConfig } from "./feature_classifier.ts";
 
 /** Changes with anything that changes the weights: files of other versions are made anew. */
@@ -25,7 +25,7 @@ export interface TrainedFeatures {
   /** Number of those. */
   readonly heldOut: number;
   /** Its weights. */
-  readonly weights: WeightArrays;
+  readonly weights: ReadonlyMap<string, Float32Array<ArrayBuffer>>;
 }
 
 /** What the training tells as it goes. */
@@ -39,7 +39,9 @@ export interface FeatureProgress {
 const BATCH = 64;
 
 /** Images of a batch where only features or logits are wanted. */
-export const FORWARD_BATCH = 256;
+export function forwardBatch({ height }: ImageData8): number {
+  return height > 64 ? 64 : 256;
+}
 
 /** Images trained on: so many times all, but within these bounds, and no more than `passes` times all. */
 const IMAGES = { times: 4, least: 20_000, most: 200_000, passes: 30 };
@@ -57,8 +59,11 @@ const READ_EVERY = 20;
 
 const SEED: Seed = [0, 3];
 
-/** Streams of the permutations. */
-const STREAM = { split: 0x40, order: 0x41 };
+/** Streams of the permutations and the shifts. */
+const STREAM = { split: 0x40, order: 0x41, shift: 0x42 };
+
+/** Images are shifted by up to this share of their side, so that the network does not learn them by heart. */
+const SHIFT = 1 / 16;
 
 /** Quarter turns there are. */
 const TURNS = 4;
@@ -146,13 +151,14 @@ function learningRate(step: number, steps: number): number {
 
 async function heldOutAccuracy(trainable: Trainable, network: FeatureClassifier, examples: Examples): Promise<number> {
   const { workspace, values } = trainable;
-  const images = imageVariable(workspace, examples.data, FORWARD_BATCH);
+  const batch = forwardBatch(examples.data);
+  const images = imageVariable(workspace, examples.data, batch);
   const x = fromUint8(images.tensor, bytesToData(examples.data));
   const logits = network.logits(values.lookup, network.features(values.lookup, x));
   const program = await workspace.compile({ label: "features.logits", outputs: { logits } });
   let right = 0;
-  for (let first = 0; first < examples.heldOut; first += FORWARD_BATCH) {
-    const { words, labels } = examples.heldOutBatch(first, FORWARD_BATCH);
+  for (let first = 0; first < examples.heldOut; first += batch) {
+    const { words, labels } = examples.heldOutBatch(first, batch);
     images.write(words);
     workspace.submit([program.at()]);
     right += countRight((await program.read()).logits as Float32Array, labels, examples.heldOut - first);
@@ -196,45 +202,73 @@ class Examples {
     return Math.ceil(Math.min(passes * count, most, Math.max(least, times * count)) / BATCH);
   }
 
-  /** The `size` examples from the `first` that is trained on. */
-  batch(first: number, size: number) {
+  /** The `size` examples from the `first` that is trained on, each shifted by chance. */
+  batch(first: number, size: number): Batch {
     const training = this.data.count - this.heldOut;
-    return this.collect(first, size, (i) => this.heldOut + shuffledIndex(SEED, i, training, STREAM.order));
+    return this.collect(size, (i) => {
+      const position = first + i;
+      const index = this.order[this.heldOut + shuffledIndex(SEED, position, training, STREAM.order)]!;
+      const [x, y, turns] = philox4x32([position, 0, 0, STREAM.shift], SEED);
+      return { index, turns: turns % TURNS, shift: [this.shift(x), this.shift(y)] };
+    });
   }
 
   /** The `size` examples from the `first` that is held out; they begin again after the last. */
-  heldOutBatch(first: number, size: number) {
-    return this.collect(first, size, (i) => i % this.heldOut);
+  heldOutBatch(first: number, size: number): Batch {
+    return this.collect(size, (i) => {
+      const index = this.order[(first + i) % this.heldOut]!;
+      return { index, turns: index % TURNS, shift: [0, 0] };
+    });
   }
 
-  private collect(first: number, size: number, place: (i: number) => number) {
+  private shift(word: number): number {
+    const most = Math.floor(this.data.height * SHIFT);
+    return word % (2 * most + 1) - most;
+  }
+
+  private collect(size: number, view: (i: number) => View & { index: number }): Batch {
     const { pixels, labels, channels, height: side } = this.data;
     const perImage = channels * side * side;
     const bytes = new Uint8Array(size * perImage);
     const classes = new Uint32Array(size);
     for (let i = 0; i < size; i++) {
-      const at = place(first + i);
-      const index = this.order[at]!;
+      const { index, turns, shift } = view(i);
+      const turned = this.task === "rotations" ? turns : 0;
       const image = pixels.subarray(index * perImage, (index + 1) * perImage);
-      // From pass to pass an image is turned further; among held-out ones all turns occur.
-      const turns = this.task === "classes" ? 0 : (at + Math.floor((first + i) / (this.data.count - this.heldOut))) % TURNS;
-      bytes.set(turn(image, side, turns), i * perImage);
-      classes[i] = this.task === "classes" ? labels[index]! : turns;
+      drawView(bytes.subarray(i * perImage, (i + 1) * perImage), image, side, { turns: turned, shift });
+      classes[i] = this.task === "rotations" ? turned : labels[index]!;
     }
     return { words: new Uint32Array(bytes.buffer), labels: classes };
   }
 }
 
-/** An image [C, side, side] turned by quarter turns. */
-function turn(image: Uint8Array, side: number, turns: number): Uint8Array {
+/** Images as packed bytes with their labels. */
+interface Batch {
+  readonly words: Uint32Array<ArrayBuffer>;
+  readonly labels: Uint32Array<ArrayBuffer>;
+}
+
+/** How an image is shown to the network. */
+interface View {
+  /** Quarter turns to the left. */
+  readonly turns: number;
+  /** Pixels to the left and up. */
+  readonly shift: readonly [number, number];
+}
+
+/** Fills `target` with an image [C, side, side], shifted and then turned; its edge goes on beyond it. */
+function drawView(target: Uint8Array, image: Uint8Array, side: number, { turns, shift: [dx, dy] }: View): void {
+  if (turns === 0 && dx === 0 && dy === 0) return target.set(image);
   const last = side - 1;
-  let turned = image;
-  for (; turns > 0; turns--) {
-    const from = turned;
-    turned = from.map((_, i) => {
-      const x = i % side, y = Math.floor(i / side) % side;
-      return from[i - y * side - x + x * side + last - y]!;
-    });
+  const inside = (at: number) => Math.max(0, Math.min(last, at));
+  const cos = [1, 0, -1, 0][turns]!, sin = [0, 1, 0, -1][turns]!;
+  for (let y = 0, to = 0; y < side; y++) {
+    for (let x = 0; x < side; x++, to++) {
+      // Twice the distance from the middle.
+      const right = 2 * x - last, down = 2 * y - last;
+      const u = (last + cos * right - sin * down) / 2, v = (last + sin * right + cos * down) / 2;
+      const from = inside(v + dy) * side + inside(u + dx);
+      for (let plane = 0; plane < image.length; plane += side * side) target[plane + to] = image[plane + from]!;
+    }
   }
-  return turned;
 }

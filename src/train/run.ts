@@ -6,8 +6,8 @@ import type { Seed } from "../data/philox.ts";
 import { createSampler, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
-import { Evaluator, type Measures } from "../eval/evaluate.ts";
-import { FeatureNetwork } from "../eval/feature_network.ts";
+import type { Evaluator, Measures } from "../eval/evaluate.ts";
+import { FeatureNetwork, type FeatureOrigin } from "../eval/feature_network.ts";
 import { FileError, LimitError, OutOfMemoryError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import {
@@ -27,6 +27,7 @@ import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, Weights } from "../optim/weights.ts";
 import { PRESET_IMAGES, type PresetName, type RunConfig, stepsOf } from "./config.ts";
+import { openEvaluator } from "./features.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 
@@ -68,6 +69,8 @@ export interface Summary {
   readonly h: string;
   /** Seconds a stage, over all the processes that worked on it; absent where its result was given. */
   readonly seconds: Readonly<Record<string, number>>;
+  /** Where the features come from that the Fréchet distances are of; absent in summaries of earlier versions. */
+  readonly features?: FeatureOrigin;
   /** The teacher, sampled by Heun's method. */
   readonly teacher: ModelSummary;
   /** The one-step generator. */
@@ -137,7 +140,7 @@ export async function compileAll(gpu: Gpu, config: RunConfig, data: ImageData8):
   try {
     await createSampler(weights, { ...info, kind: "teacher" });
     await createSampler(weights, { ...info, kind: "generator", sigmaInit: config.distill.sigmaInit });
-    await FeatureNetwork.create(workspace);
+    await FeatureNetwork.digits(workspace);
   } finally {
     workspace.destroy();
   }
@@ -167,7 +170,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const { folder, config, data, givenTeacher } = inputs;
   const runId = await identity(config);
   const evaluated = new Workspace(gpu);
-  const evaluator = await Evaluator.create(evaluated, data);
+  const evaluator = await openEvaluator(evaluated, data);
 
   if (givenTeacher && !await folder.has(RESULTS.teacher)) await folder.write(RESULTS.teacher, givenTeacher.bytes);
   if (!await folder.has(RESULTS.teacher)) {
@@ -208,6 +211,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     preset: config.preset,
     h: config.distill.h,
     seconds: Object.fromEntries(Object.entries(seconds).map(([name, value]) => [name, Number(value.toFixed(1))])),
+    features: evaluator.features,
     ...measured,
   };
   await folder.writeText(RESULTS.summary, JSON.stringify(summary, null, 2) + "\n");
