@@ -55,6 +55,13 @@ export * from "./src/data/digits.ts";
 export * from "./src/data/philox.ts";
 export * from "./src/data/scaling.ts";
 export * from "./src/eval/evaluate.ts";
+export type { FeatureOrigin } from "./src/eval/feature_network.ts";
+export {
+  type FeatureProgress,
+  type FeatureTask,
+  type TrainedFeatures,
+  trainFeatures,
+} from "./src/eval/feature_training.ts";
 export * from "./src/eval/frechet.ts";
 export * from "./src/io/model.ts";
 export * from "./src/io/png.ts";

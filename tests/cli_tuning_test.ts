@@ -4,11 +4,12 @@ import { assert, assertEquals, assertMatch, assertNotEquals, assertStringInclude
 import { basename, join } from "@std/path";
 import { VARIANTS } from "../kernels/families.ts";
 import { ShapeRecorder } from "../kernels/tuner.ts";
-import { cachedTuningPath, cacheFolder, identify, knownChoices } from "../src/cli/tuning.ts";
+import { cachedTuningPath, identify, knownChoices } from "../src/cli/tuning.ts";
 import { loadDigits } from "../src/data/digits.ts";
 import { type AdapterIdentity, encodeTuning, parseTuning, type Tuning } from "../src/gpu/tuning.ts";
 import type { Tensor } from "../src/graph/mod.ts";
 import { presetConfig } from "../src/train/config.ts";
+import { cacheFolder } from "../src/train/cache.ts";
 import { compileAll } from "../src/train/run.ts";
 import { command, dibregman } from "./command.ts";
 import { getGpu } from "./gpu.ts";

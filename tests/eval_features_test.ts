@@ -14,7 +14,7 @@ gpuTest("feature network: PyTorch's features, mean and covariance of the real di
   const fixture = await decodeNpz(await Deno.readFile(path), "digits_features_io.npz");
   const workspace = new Workspace(gpu);
   const { pixels, count } = await loadDigits();
-  const network = await FeatureNetwork.create(workspace);
+  const network = await FeatureNetwork.digits(workspace);
   const features = await network.features(pixels);
   const expected = fixture.features_first_16!.data as Float64Array;
   // The fixture's pixels are count/16, ours bytes: half a step of 1/255 on a value of about a half is 0.4 %.

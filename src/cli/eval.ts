@@ -1,8 +1,8 @@
 /** `eval`: Fréchet distance, nearest real images and coverage of a trained model. */
 
-import { Evaluator } from "../eval/evaluate.ts";
 import { Workspace } from "../graph/mod.ts";
 import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { openEvaluator } from "../train/features.ts";
 import { expectModel, measure, samplerOf } from "../train/run.ts";
 import { readImages, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
@@ -12,7 +12,7 @@ import { TUNING } from "./tuning.ts";
 
 const COMMAND = {
   name: "eval",
-  summary: "Measure a trained model against the real digits.",
+  summary: "Measure a trained model against real images.",
   options: [
     { name: "model", kind: "string", required: true, placeholder: "FILE", help: "teacher or generator (.safetensors)" },
     { name: "n", kind: "integer", min: 65, max: 1000000, default: 5000, help: "number of images" },
@@ -40,15 +40,17 @@ export async function run(args: string[]): Promise<void> {
   if (values.json !== undefined) await expectWritable(values.json);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const workspace = new Workspace(gpu);
-  const evaluator = await Evaluator.create(workspace, data);
+  const evaluator = await openEvaluator(workspace, data);
   const measured = await measure(evaluator, await samplerOf(workspace, model, solver), values.n, values.seed);
   const { frechetDistance, floor, nearestDistance, coverage, evaluations, imagesPerSecond } = measured;
+  const space = evaluator.features.network === "embedded" ? "pixels" : "features";
   console.log(`${values.model} (${model.info.kind}), ${values.n} images against the ${data.count} of ${data.name}`);
+  console.log(`  features            ${evaluator.features.description}`);
   console.log(`  Fréchet distance    ${frechetDistance.toFixed(3)}`);
   console.log(
     `  floor at this N     ${floor.mean.toFixed(3)} ± ${floor.std.toFixed(3)} (real images against themselves)`,
   );
-  console.log(`  nearest real image  ${nearestDistance.toFixed(3)} (mean distance)`);
+  console.log(`  nearest real image  ${nearestDistance.toFixed(3)} (mean distance of ${space})`);
   console.log(`  coverage            ${(100 * coverage).toFixed(1)} % of the real images are someone's nearest`);
   console.log(`  evaluations         ${evaluations} an image, ${imagesPerSecond} images/s on ${gpu.adapter.name}`);
   if (values.json !== undefined) {
@@ -58,6 +60,7 @@ export async function run(args: string[]): Promise<void> {
       data: data.name,
       seed: values.seed,
       adapter: gpu.adapter.name,
+      features: evaluator.features,
       ...measured,
     };
     await writeFileAtomic(values.json, new TextEncoder().encode(JSON.stringify(report, null, 2) + "\n"));

@@ -1,9 +1,9 @@
 /** Files that a command is given by the user. */
 
-import { createHash } from "node:crypto";
 import { FileError } from "../gpu/errors.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { loadDigits } from "../data/digits.ts";
+import { hashImages } from "../data/hash.ts";
 import { loadDataset } from "../data/load.ts";
 import { importModel, type StateSettings } from "../io/import.ts";
 import type { Model } from "../io/model.ts";
@@ -49,12 +49,6 @@ export async function rereadImages(known?: FileSource): Promise<ImageData8> {
     throw new FileError(`${known!.path} does not hold the images and classes that this run was begun with.`);
   }
   return data;
-}
-
-/** The SHA-256 of a data set's sizes, images and classes: the same in whatever kind of file they come. */
-function hashImages({ count, channels, height, width, classes, pixels, labels }: ImageData8): string {
-  const hash = createHash("sha256").update(JSON.stringify({ count, channels, height, width, classes }));
-  return hash.update(pixels).update(new Uint8Array(labels.buffer)).digest("hex");
 }
 
 /** A file with the hash of its contents. */

@@ -289,7 +289,7 @@ function given(settings: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
-function report({ teacher, generator, seconds, h }: Summary): void {
+function report({ teacher, generator, seconds, h, features }: Summary): void {
   const { samples, floor } = teacher;
   const times = Object.entries(seconds).map(([stage, value]) => `${stage} ${duration(value * 1000)}`);
   console.log(
@@ -306,5 +306,6 @@ function report({ teacher, generator, seconds, h }: Summary): void {
         `nearest real image at ${model.nearestDistance.toFixed(2)}`,
     );
   }
+  if (features) console.log(`features: ${features.description}`);
   console.log(`time: ${times.join(", ")}`);
 }

@@ -1,11 +1,12 @@
 /** Tables of tuned kernels on the disk: one for every adapter and driver in the user's cache folder, or a file that is named. */
 
-import { isAbsolute, join } from "@std/path";
+import { join } from "@std/path";
 import { VARIANTS } from "../../kernels/families.ts";
 import { FileError } from "../gpu/errors.ts";
 import { KernelChoices, type TuningTable } from "../gpu/family.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type AdapterIdentity, adapterMismatch, encodeTuning, parseTuning, type Tuning } from "../gpu/tuning.ts";
+import { cacheFolder } from "../train/cache.ts";
 import { onDisk, writeFileAtomic } from "../train/disk.ts";
 import { driverName } from "./driver.ts";
 import type { StringOption } from "./options.ts";
@@ -17,20 +18,6 @@ export const TUNING = {
   placeholder: "FILE",
   help: "choose kernels by this file of deno task tune --out FILE (default: as tuned on this machine)",
 } as const satisfies StringOption;
-
-/** Where this program keeps what it can make anew: the user's cache folder, unless `DIBREGMAN_CACHE` names another. */
-export function cacheFolder(
-  os: string = Deno.build.os,
-  env: (name: string) => string | undefined = (name) => Deno.env.get(name),
-): string | undefined {
-  const named = env("DIBREGMAN_CACHE");
-  if (named) return named;
-  const xdg = env("XDG_CACHE_HOME"), base = env(os === "windows" ? "LOCALAPPDATA" : "HOME");
-  if (os !== "windows" && os !== "darwin" && xdg && isAbsolute(xdg)) return join(xdg, "dibregman");
-  if (!base) return undefined;
-  const within = { windows: [], darwin: ["Library", "Caches"] }[os] ?? [".cache"];
-  return join(base, ...within, "dibregman");
-}
 
 /** The adapter as far as WebGPU and this machine tell. */
 export async function identify({ adapter: { name, vendor } }: Gpu): Promise<AdapterIdentity> {

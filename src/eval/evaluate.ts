@@ -1,11 +1,12 @@
 /** How good a set of generated images is: Fréchet distance with its floor, nearest real images, coverage. */
 
 import type { ImageData8 } from "../data/image_data.ts";
-import { GraphError, NonFiniteError } from "../gpu/errors.ts";
+import { NonFiniteError } from "../gpu/errors.ts";
 import type { Workspace } from "../graph/mod.ts";
-import { FeatureNetwork, FEATURES } from "./feature_network.ts";
+import { areDigits, FeatureNetwork, type FeatureOrigin, FEATURES } from "./feature_network.ts";
+import { type TrainedFeatures, trainFeatures } from "./feature_training.ts";
 import { featureMoments, type Floor, frechetDistance, type Moments, resampleFloor } from "./frechet.ts";
-import { nearestReal } from "./neighbours.ts";
+import { nearestReal, type Neighbours } from "./neighbours.ts";
 
 /** What is measured of generated images. */
 export interface Measures {
@@ -15,7 +16,10 @@ export interface Measures {
   readonly frechetDistance: number;
   /** The same distance for as many real images drawn with replacement: what a perfect model would get. */
   readonly floor: Floor;
-  /** Mean Euclidean distance of a generated image to its nearest real one, values in [0, 1]; 0 would be copies. */
+  /**
+   * Mean Euclidean distance of a generated image to its nearest real one: of digits between their values in [0, 1], of
+   * others between their features. 0 would be copies.
+   */
   readonly nearestDistance: number;
   /** Share of the real images that are some generated image's nearest. */
   readonly coverage: number;
@@ -35,39 +39,59 @@ export class Evaluator {
     private readonly realMoments: Moments,
   ) {}
 
-  /** Computes the real images' features. The feature network takes 8x8 grey images only. */
-  static async create(workspace: Workspace, real: ImageData8): Promise<Evaluator> {
-    if (real.channels !== 1 || real.height !== 8 || real.width !== 8) {
-      throw new GraphError("The feature network measures 8x8 grey images only.");
-    }
-    const network = await FeatureNetwork.create(workspace);
+  /**
+   * Computes the real images' features: of digits by their embedded network, of others by the one that was `trained` on
+   * them, or is now where none is given.
+   */
+  static async create(workspace: Workspace, real: ImageData8, trained?: TrainedFeatures): Promise<Evaluator> {
+    const network = areDigits(real)
+      ? await FeatureNetwork.digits(workspace)
+      : await FeatureNetwork.trained(workspace, real, trained ?? await trainFeatures(workspace.gpu, real));
     const features = await network.features(real.pixels);
     return new Evaluator(network, real, features, featureMoments(features, real.count, FEATURES));
   }
 
+  /** Where the features come from. */
+  get features(): FeatureOrigin {
+    return this.network.origin;
+  }
+
   /** Fréchet distance of generated images [N, C, H, W] as bytes. */
   async frechetDistance(images: Uint8Array): Promise<number> {
-    const count = images.length / (this.real.channels * this.real.height * this.real.width);
-    const features = await this.network.features(images);
-    if (!features.every(Number.isFinite)) {
-      throw new NonFiniteError("The features of the generated images are not finite.");
-    }
-    return frechetDistance(featureMoments(features, count, FEATURES), this.realMoments);
+    return this.#distance(await this.#featuresOf(images));
   }
 
   /** All measures of generated images [N, C, H, W] as bytes. */
   async measure(images: Uint8Array): Promise<Measures> {
-    const perImage = this.real.channels * this.real.height * this.real.width;
-    const samples = images.length / perImage;
-    const values = (bytes: Uint8Array) => Float32Array.from(bytes, (byte) => byte / 255);
-    const { meanDistance, coverage } = nearestReal(values(this.real.pixels), values(images), perImage);
+    const features = await this.#featuresOf(images);
+    const samples = features.length / FEATURES;
+    const { meanDistance, coverage } = this.#nearest(images, features);
     return {
       samples,
-      frechetDistance: await this.frechetDistance(images),
+      frechetDistance: this.#distance(features),
       floor: this.floor(samples),
       nearestDistance: meanDistance,
       coverage,
     };
+  }
+
+  async #featuresOf(images: Uint8Array): Promise<Float32Array> {
+    const features = await this.network.features(images);
+    if (!features.every(Number.isFinite)) {
+      throw new NonFiniteError("The features of the generated images are not finite.");
+    }
+    return features;
+  }
+
+  #distance(features: Float32Array): number {
+    return frechetDistance(featureMoments(features, features.length / FEATURES, FEATURES), this.realMoments);
+  }
+
+  #nearest(images: Uint8Array, features: Float32Array): Neighbours {
+    // Pixels say which digits are alike; of photographs they say little, and would cost fifty times as much.
+    if (this.features.network === "trained") return nearestReal(this.realFeatures, features, FEATURES);
+    const values = (bytes: Uint8Array) => Float32Array.from(bytes, (byte) => byte / 255);
+    return nearestReal(values(this.real.pixels), values(images), this.real.height * this.real.width);
   }
 
   /** Fréchet distance of `samples` real images, drawn with replacement, to all of them. */

@@ -3,8 +3,8 @@
 import type { ImageData8 } from "../data/image_data.ts";
 import { createSampler, DEFAULT_SOLVER, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
 import type { SolverSettings } from "../diffusion/solvers.ts";
-import { Evaluator, type Measures } from "../eval/evaluate.ts";
-import { FeatureNetwork } from "../eval/feature_network.ts";
+import type { Evaluator, Measures } from "../eval/evaluate.ts";
+import { FeatureNetwork, type FeatureOrigin } from "../eval/feature_network.ts";
 import { FileError, LimitError, OutOfMemoryError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import {
@@ -23,6 +23,7 @@ import { encodeTrace, traceSlices } from "../io/trace.ts";
 import { createNetwork, imageSize } from "../nn/networks.ts";
 import { initialWeights, Weights } from "../optim/weights.ts";
 import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { openEvaluator } from "./features.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 import { distillRuns, distillSeed, prepareDistillation, prepareTeacher, teacherRuns, teacherSeed } from "./stages.ts";
@@ -59,6 +60,8 @@ export interface Summary {
   readonly h: string;
   /** Seconds a stage, over all the processes that worked on it; absent where its result was given. */
   readonly seconds: Readonly<Record<string, number>>;
+  /** Where the features come from that the Fréchet distances are of; absent in summaries of earlier versions. */
+  readonly features?: FeatureOrigin;
   /** The teacher, sampled by Heun's method. */
   readonly teacher: ModelSummary;
   /** The one-step generator; absent where the run made the teacher alone. */
@@ -117,7 +120,7 @@ export async function compileAll(gpu: Gpu, config: RunConfig, data: ImageData8):
   try {
     await createSampler(weights, { ...info, kind: "teacher" });
     await createSampler(weights, { ...info, kind: "generator", sigmaInit: config.distill.sigmaInit });
-    await FeatureNetwork.create(workspace);
+    await FeatureNetwork.digits(workspace);
   } finally {
     workspace.destroy();
   }
@@ -147,7 +150,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const { folder, config, data, givenTeacher } = inputs;
   const runId = await identity(config);
   const evaluated = new Workspace(gpu);
-  const evaluator = await Evaluator.create(evaluated, data);
+  const evaluator = await openEvaluator(evaluated, data);
 
   if (givenTeacher && !await folder.has(RESULTS.teacher)) {
     await folder.write(RESULTS.teacher, await encodeModel(givenTeacher));
@@ -197,6 +200,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     preset: config.preset,
     h: config.distill.h,
     seconds: Object.fromEntries(Object.entries(seconds).map(([name, value]) => [name, Number(value.toFixed(1))])),
+    features: evaluator.features,
     ...measured,
   };
   await folder.writeText(RESULTS.summary, JSON.stringify(summary, null, 2) + "\n");
