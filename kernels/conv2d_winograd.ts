@@ -100,6 +100,12 @@ export function winogradDispatches<B>(
   return dispatches;
 }
 
+/** The convolution's own operations for some tiles: all variants' work is counted alike, here on the products. */
+function directFlops(s: Correlation, { first, tiles, quads }: Chunk): number {
+  const share = Math.min(4 * quads, tiles - first) / tiles;
+  return 2 * 9 * s.inChannels * s.outChannels * s.batch * s.outHeight * s.outWidth * share;
+}
+
 function weightsDispatch<B>(w: B, { u }: Planes<B>, s: Correlation): Dispatch<B> {
   const filters = paddedIn(s) * 4 * weightQuads(s);
   return {
@@ -109,7 +115,7 @@ function weightsDispatch<B>(w: B, { u }: Planes<B>, s: Correlation): Dispatch<B>
     reads: [w],
     writes: [u],
     workgroups: spread(ceilDiv(filters / 4, GROUP)),
-    flops: 108 * filters,
+    flops: 0,
     bytes: 4 * (9 * s.inChannels * s.outChannels + PLANES * filters),
   };
 }
@@ -123,12 +129,13 @@ function inputDispatch<B>(x: B, { v }: Planes<B>, s: Correlation, { first, tiles
     reads: [x, x],
     writes: [v],
     workgroups: spread(ceilDiv(paddedIn(s) * quads, GROUP)),
-    flops: 4 * quads * s.inChannels * 240,
+    flops: 0,
     bytes: 4 * quads * s.inChannels * (4 * PLANES + 16 * (s.f16 ? 2 : 4)),
   };
 }
 
-function registerProducts<B>({ u, v, m }: Planes<B>, s: Correlation, { quads }: Chunk): Dispatch<B> {
+function registerProducts<B>({ u, v, m }: Planes<B>, s: Correlation, chunk: Chunk): Dispatch<B> {
+  const { quads } = chunk;
   const tilesDown = ceilDiv(s.outChannels, 4 * TILE.OUT_QUADS), tilesAcross = ceilDiv(quads, TILE.TILE_QUADS);
   return {
     label: `${s.label}.products`,
@@ -138,7 +145,7 @@ function registerProducts<B>({ u, v, m }: Planes<B>, s: Correlation, { quads }: 
     reads: [u, v],
     writes: [m],
     workgroups: spread(ceilDiv(PLANES * tilesDown * tilesAcross, PRODUCTS_GROUP)),
-    flops: 2 * PLANES * s.inChannels * s.outChannels * 4 * quads,
+    flops: directFlops(s, chunk),
     bytes: 4 * PLANES * (s.inChannels * s.outChannels + (s.inChannels + s.outChannels) * 4 * quads),
   };
 }
@@ -146,13 +153,15 @@ function registerProducts<B>({ u, v, m }: Planes<B>, s: Correlation, { quads }: 
 function tiledProducts<B>(
   { u, v, m }: Planes<B>,
   s: Correlation,
-  { quads }: Chunk,
+  chunk: Chunk,
   lowering: Lowering<B>,
 ): Dispatch<B>[] {
+  const { quads } = chunk;
   const layout = { transposeA: true, transposeB: false, broadcastA: false, broadcastB: false };
   const shape = { batch: PLANES, m: 4 * weightQuads(s), n: 4 * quads, k: paddedIn(s), ...layout };
   const dispatches = matmul.variants.tiled64!.dispatches({ a: u, b: v, out: m }, shape, lowering);
-  return dispatches.map((dispatch) => ({ ...dispatch, label: `${s.label}.products` }));
+  const flops = directFlops(s, chunk) / dispatches.length;
+  return dispatches.map((dispatch) => ({ ...dispatch, label: `${s.label}.products`, flops }));
 }
 
 function outputDispatch<B>(
@@ -174,7 +183,7 @@ function outputDispatch<B>(
     reads: [m, ...operands],
     writes: [y],
     workgroups: spread(ceilDiv(s.outChannels * quads, GROUP)),
-    flops: 4 * quads * s.outChannels * 170,
+    flops: 0,
     bytes: 4 * quads * s.outChannels * (4 * PLANES + 16 * (s.f16 ? 2 : 4)),
   };
 }

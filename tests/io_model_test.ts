@@ -70,7 +70,7 @@ Deno.test("model: settings that no network has are refused by name", async () =>
     [{ network: { ...SONG, channelMult: [] } }, '"network.channelMult"'],
     [
       { network: { ...SONG, channelMult: [1, 2.5] } },
-      '"network.channelMult" should be a list, each item a whole number',
+      '"network.channelMult" should be a list of 1 to 8, each a whole number',
     ],
     [{ network: { ...SONG, attnResolutions: "16" } }, '"network.attnResolutions"'],
     [{ network: { ...SONG, labelDim: -1 } }, '"network.labelDim" should be a whole number, at least 0'],

@@ -1,11 +1,10 @@
 /** `import`: a network of another program as a model file of this one. */
 
 import { UsageError } from "../gpu/errors.ts";
-import type { StateSettings } from "../io/import.ts";
 import { encodeModel, type ModelInfo } from "../io/model.ts";
 import { parameterCount } from "../nn/layers.ts";
 import { createNetwork } from "../nn/networks.ts";
-import { PRECONDITIONINGS, presetConfig, type PresetName, PRESETS } from "../train/config.ts";
+import { type PresetName, PRESETS, stateSettings } from "../train/config.ts";
 import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
@@ -37,16 +36,9 @@ export async function run(args: string[]): Promise<void> {
   const { values, operand } = parseOptions(COMMAND, args);
   if (!values.out.endsWith(".safetensors")) throw new UsageError(`--out ${values.out} should end in .safetensors.`);
   await expectWritable(values.out);
-  const { model } = await readModel(operand!, values.preset && settingsOf(values.preset));
+  const { model } = await readModel(operand!, values.preset && stateSettings(values.preset));
   await writeFileAtomic(values.out, await encodeModel(model));
   console.log(`${values.out}: ${describe(model.info)}`);
-}
-
-/** A preset's network as the settings of weights that come without. */
-function settingsOf(preset: PresetName): StateSettings {
-  const { network } = presetConfig(preset);
-  if (network.architecture !== "song-unet") throw new UsageError(`The preset ${preset} has no network of EDM.`);
-  return { ...network, preconditioning: PRECONDITIONINGS[network.preconditioning] };
 }
 
 function describe(info: ModelInfo): string {

@@ -18,6 +18,7 @@ import {
   type PresetName,
   PRESETS,
   type RunConfig,
+  stateSettings,
   withSettings,
 } from "../train/config.ts";
 import { type Fail, settingAt } from "../io/settings.ts";
@@ -168,18 +169,20 @@ function expectTeacher(info: ModelInfo, data: ImageData8, path: string): void {
 const isGiven = (value: unknown) => value !== undefined;
 
 async function begin(values: TrainValues): Promise<Summary | undefined> {
-  const { data, source } = await readImages(values.data);
-  const given = values.teacher === undefined ? undefined : await readModel(values.teacher);
-  if (given) expectTeacher(given.model.info, data, values.teacher!);
-  const files = {
-    ...source && { data: source },
-    ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
-  };
   const changes = values.config === undefined ? {} : parseChanges(await readText(values.config), values.config);
   const named = values.preset ?? changes.preset;
   if (named !== undefined && !isDigits(named) && values.data === undefined) {
     throw new UsageError(`The preset ${named} needs a data set, named by --data.`);
   }
+  const { data, source } = await readImages(values.data);
+  const given = values.teacher === undefined
+    ? undefined
+    : await readModel(values.teacher, named && stateSettings(named));
+  if (given) expectTeacher(given.model.info, data, values.teacher!);
+  const files = {
+    ...source && { data: source },
+    ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
+  };
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
   configOf(named ?? "digits"); // to report what is wrong with it before any adapter is sought
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
@@ -225,7 +228,7 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
   let given;
   if (config.teacherFile && !await folder.has(RESULTS.teacher)) {
     await rereadFile(config.teacherFile);
-    given = await readModel(config.teacherFile.path);
+    given = await readModel(config.teacherFile.path, stateSettings(config.preset));
   }
   const gpu = await openGpu({ install: !values.noInstall, tuning: folder.file(TUNING_FILE) });
   if (values.profile) expectTimestamps(gpu);

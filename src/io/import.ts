@@ -40,7 +40,8 @@ export async function importModel(
   if (file.kind === "edm") return edmModel(file.network, fileName);
   if (!settings) {
     throw new FileError(
-      `${fileName} holds weights, but no settings of the network that they belong to; import it with a preset's.`,
+      `${fileName} is not a model of this program: it holds weights, but no settings of the network that they belong ` +
+        "to. The command import takes those of a preset.",
     );
   }
   return stateModel(file, settings, fileName);

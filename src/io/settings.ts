@@ -142,7 +142,7 @@ function expectation(value: unknown, rule: Rule): string | undefined {
       const { item, length } = rule;
       const ok = Array.isArray(value) && within(value.length, length) &&
         value.every((one) => expectation(one, item) === undefined);
-      return ok ? undefined : `a list, each item ${expectation(undefined, item)}; its length${limitText(length)}`;
+      return ok ? undefined : `${listText(length)}, each ${expectation(undefined, item)}`;
     }
   }
 }
@@ -150,6 +150,11 @@ function expectation(value: unknown, rule: Rule): string | undefined {
 function within(value: number, limits: Limits): boolean {
   const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = limits;
   return value >= min && value <= max && value > above && value < below;
+}
+
+function listText({ min = 0, max }: Limits): string {
+  if (min === max) return `a list of ${min}`;
+  return max === undefined ? `a list of ${min} or more` : `a list of ${min} to ${max}`;
 }
 
 function limitText({ min, max, above, below }: Limits): string {

@@ -18,6 +18,7 @@ import {
 import type { SongUNetConfig } from "../nn/song_unet.ts";
 import type { UNetConfig } from "../nn/unet.ts";
 import type { MovingAverage } from "../optim/adam.ts";
+import type { StateSettings } from "../io/import.ts";
 import { checkNetwork, entryOf, NETWORK_RULES, PRECONDITIONING_RULES } from "../io/network_rules.ts";
 import {
   checkSettings,
@@ -387,6 +388,13 @@ function songDenoiser(
   };
 }
 
+/** A preset's network as the settings of weights that come without; undefined where it is none of EDM's. */
+export function stateSettings(preset: PresetName): StateSettings | undefined {
+  const { network } = presetConfig(preset);
+  if (network.architecture !== "song-unet") return undefined;
+  return { ...network, preconditioning: PRECONDITIONINGS[network.preconditioning] };
+}
+
 /** Steps of `batch` images until `images` are seen. */
 export function stepsOf({ images, batch }: { readonly images: number; readonly batch: number }): number {
   return Math.ceil(images / batch);
@@ -500,16 +508,17 @@ export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fa
  * @throws {FileError} naming the file and the field where a setting is missing, unknown or out of its range.
  */
 export function parseConfig(text: string, fileName: string): RunConfig {
-  const config = parseJson(text, fileName);
   const fail = failFor(fileName);
-  const { data, teacherFile, ...rest } = config as Record<string, unknown>;
+  const config = parseObject(text, fileName);
+  const { data, teacherFile, ...rest } = config;
   checkSettings(rest, rulesOf(rest.network, fail), fail);
   const source = { path: anyText, sha256: anyText };
   for (const [name, value] of Object.entries({ data, teacherFile })) {
     if (value !== undefined) checkSettings({ [name]: value }, { [name]: source }, fail);
   }
-  checkTogether(config as RunConfig, teacherFile !== undefined, fail);
-  return config as RunConfig;
+  const checked = config as unknown as RunConfig;
+  checkTogether(checked, teacherFile !== undefined, fail);
+  return checked;
 }
 
 /**
@@ -518,13 +527,10 @@ export function parseConfig(text: string, fileName: string): RunConfig {
  * @throws {FileError} naming the file where it holds anything else.
  */
 export function parseChanges(text: string, fileName: string): Changes {
-  const changes = parseJson(text, fileName) as Changes;
   const fail = failFor(fileName);
+  const changes: Changes = parseObject(text, fileName);
   for (const [name, option] of [["data", "--data"], ["teacherFile", "--teacher"]] as const) {
-    if (changes?.[name] !== undefined) fail(`"${name}" is given by ${option} and cannot stand here`);
-  }
-  if (typeof changes !== "object" || changes === null || Array.isArray(changes)) {
-    fail("there should be an object of settings");
+    if (changes[name] !== undefined) fail(`"${name}" is given by ${option} and cannot stand here`);
   }
   const { preset } = changes;
   if (preset !== undefined) checkSettings({ preset }, { preset: COMMON_RULES.preset! }, fail);
@@ -538,10 +544,15 @@ export function failFor(fileName: string): Fail {
   };
 }
 
-function parseJson(text: string, fileName: string): unknown {
+function parseObject(text: string, fileName: string): Record<string, unknown> {
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (error) {
     throw new FileError(`${fileName} should be JSON: ${(error as Error).message}.`, { cause: error });
   }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new FileError(`${fileName} should hold an object of settings.`);
+  }
+  return value as Record<string, unknown>;
 }

@@ -65,10 +65,13 @@ export class RunFolder {
     }
   }
 
+  /** Makes a folder in the run's, unless it is there. */
+  async makeFolder(name: string): Promise<void> {
+    await onDisk(this.file(name), "made", () => Deno.mkdir(this.file(name), { recursive: true }));
+  }
+
   private async makeFolders(): Promise<void> {
-    for (const part of ["", "checkpoints", "samples", "snapshots"]) {
-      await onDisk(this.file(part), "made", () => Deno.mkdir(this.file(part), { recursive: true }));
-    }
+    for (const part of ["", "checkpoints", "samples"]) await this.makeFolder(part);
   }
 
   /**
