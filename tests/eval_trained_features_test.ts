@@ -113,6 +113,19 @@ gpuTest("trained features: any side and number of channels, and the same bytes a
   }
 });
 
+gpuTest("trained features: the accuracy is that of images which are not trained on", async (gpu) => {
+  const data = { ...shapes(10, 6), labels: Uint16Array.from({ length: 10 }, (_, i) => i % 2), classes: 2 };
+  const plain = await trainFeatures(gpu, data);
+  let heldOut = 0;
+  for (let i = 0; i < data.count; i++) {
+    const relabelled = await trainFeatures(gpu, { ...data, labels: data.labels.with(i, 1 - data.labels[i]!) });
+    if (bytesOf(relabelled).join() !== bytesOf(plain).join()) continue;
+    heldOut++;
+    assertEquals(relabelled.accuracy, 1 - plain.accuracy);
+  }
+  assertEquals([heldOut, plain.heldOut], [1, 1]);
+});
+
 gpuTest(
   "feature cache: trained once; a damaged or foreign file is named and replaced",
   (gpu) =>
