@@ -12,6 +12,8 @@ export interface GatherShape {
   readonly perImage: number;
   /** Where present, every image counts twice, the second time mirrored: rows of this many bytes are reversed. */
   readonly mirroredWidth?: number | undefined;
+  /** Where present, data holds only these images, and the pixels of the others are 0. */
+  readonly part?: { readonly first: number; readonly images: number } | undefined;
   /** Multiplies the byte. */
   readonly scale: number;
   /** Added after scaling. */
@@ -41,13 +43,25 @@ export function fromUint8<B>(b: { x: B; y: B }, { count, scale, shift }: Convert
 function toFloat<B>(
   label: string,
   b: { x: B; indices: B | undefined; y: B },
-  { perImage, mirroredWidth, count, scale, shift }: GatherShape,
+  { perImage, mirroredWidth, part, count, scale, shift }: GatherShape,
 ): Dispatch<B> {
   return {
     label,
     source: unpack,
-    constants: { GATHER: Number(b.indices !== undefined), MIRROR: Number(mirroredWidth !== undefined) },
-    uniforms: [perImage, mirroredWidth ?? 1, count, new F32(scale), new F32(shift)],
+    constants: {
+      GATHER: Number(b.indices !== undefined),
+      MIRROR: Number(mirroredWidth !== undefined),
+      PART: Number(part !== undefined),
+    },
+    uniforms: [
+      perImage,
+      mirroredWidth ?? 1,
+      count,
+      part?.first ?? 0,
+      part?.images ?? 0,
+      new F32(scale),
+      new F32(shift),
+    ],
     reads: [b.x, b.indices ?? b.x],
     writes: [b.y],
     workgroups: spread(ceilDiv(count, 64)),

@@ -4,13 +4,14 @@
 //   y[t] = scale * byte[t] + shift                                                      (otherwise)
 //
 // data holds bytes, four a word, the first in the lowest bits. Indices are trusted; past the end WebGPU reads anything.
-// With MIRROR every image counts twice: the index 2 i is image i, 2 i + 1 the same with its rows reversed.
+// With MIRROR every image counts twice: the index 2 i is image i, 2 i + 1 the same with its rows reversed. With PART data
+// holds the images from `first` on, `images` of them, and the pixels of all others are 0.
 //
 // Bindings: 0 shape (count = elements of y), 1 data (read), 2 indices (read; anything without GATHER), 3 y (written).
-// Constants: GATHER, MIRROR. Dispatch: ceil(count / 64) workgroups, one thread per element of y, linear over x and y.
+// Constants: GATHER, MIRROR, PART. Dispatch: ceil(count / 64) workgroups, one thread per element of y, linear over x and y.
 // Numerics: f32, one multiply-add.
 
-struct Shape { per_image: u32, width: u32, count: u32, scale: f32, shift: f32 }
+struct Shape { per_image: u32, width: u32, count: u32, first: u32, images: u32, scale: f32, shift: f32 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
 @group(0) @binding(1) var<storage, read> data: array<u32>;
@@ -19,6 +20,7 @@ struct Shape { per_image: u32, width: u32, count: u32, scale: f32, shift: f32 }
 
 const GATHER: bool = true;
 const MIRROR: bool = false;
+const PART: bool = false;
 
 @compute @workgroup_size(64)
 fn main(
@@ -36,6 +38,13 @@ fn main(
       let column = t % shape.width;
       if ((index & 1u) == 1u) { at += shape.width - 1u - 2u * column; }
       index >>= 1u;
+    }
+    if (PART) {
+      index -= shape.first; // wraps round to a large number where it is less
+      if (index >= shape.images) {
+        y[t] = 0.0;
+        return;
+      }
     }
     at += (index - n) * shape.per_image;
   }

@@ -43,6 +43,28 @@ gpuTest("image: every image twice, the second time mirrored", async (gpu) => {
   assertEquals([...result.y], expected);
 });
 
+gpuTest("image: of a part of the images, the others are 0", async (gpu) => {
+  const perImage = 3, data = randomBytes(4 * perImage);
+  const bytes = new Uint8Array(data.buffer);
+  for (const mirroredWidth of [undefined, 3]) {
+    const indices = Uint32Array.from({ length: 20 }, (_, i) => i);
+    const s = { count: 20, perImage, mirroredWidth, part: { first: 3, images: 4 }, scale: 1, shift: 7 };
+    const buffers = { data: "data", indices: "indices", y: "y" } as const;
+    const { y } = await runDispatches(gpu, [gatherImages(buffers, s)], {
+      data,
+      indices,
+      y: new Float32Array(60).fill(-1),
+    });
+    const expected = [...indices].flatMap((index) => {
+      const image = (mirroredWidth ? index >> 1 : index) - 3;
+      if (image < 0 || image >= 4) return [0, 0, 0];
+      const own = [...bytes.subarray(3 * image, 3 * image + 3)].map((byte) => byte + 7);
+      return mirroredWidth && index % 2 === 1 ? own.reverse() : own;
+    });
+    assertEquals([...y], expected);
+  }
+});
+
 for (const count of [1, 3, 64, 1001]) {
   gpuTest(`image: ${count} bytes to floats and back`, async (gpu) => {
     const x = randomBytes(count);

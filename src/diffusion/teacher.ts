@@ -1,6 +1,7 @@
 /** The teacher's training step: EDM's denoising loss on shuffled images. */
 
 import {
+  add,
   augment,
   constant,
   gatherImages,
@@ -23,8 +24,8 @@ import { oneHot } from "./labels.ts";
 
 /** Images on the device with their scaling to data units. */
 export interface ImageSource {
-  /** u8 [M, C, H, W]. */
-  readonly data: Variable;
+  /** u8 [M, C, H, W], or several of them that are to be taken for one: a device binds no more than so much at once. */
+  readonly data: Variable | readonly Variable[];
   /** The images' classes as u8 [M, 2, 1], the low byte first; absent where they do not matter. */
   readonly labels?: Variable | undefined;
   /** True: every image counts twice, the second time mirrored. */
@@ -73,11 +74,16 @@ export function stepLeaves(): StepLeaves {
   return {
     random: (stream, offset = 0) => ({ seed, step, first, stream, offset }),
     images: ({ data, labels, mirror, scale, shift }, count) => {
-      const size = data.tensor.shape[0]! * (mirror ? 2 : 1);
+      const parts = "tensor" in data ? [data] : data;
+      const counts = parts.map(({ tensor }) => tensor.shape[0]!);
+      const size = counts.reduce((a, b) => a + b) * (mirror ? 2 : 1);
       const indices = shuffledIndices(count, { seed, first: position, size, stream: SHUFFLE_STREAM });
       const bytes = labels && gatherImages(labels.tensor, indices, { scale: 1, shift: 0, mirror });
       return {
-        images: gatherImages(data.tensor, indices, { scale, shift, mirror }),
+        images: parts.map(({ tensor }, i) => {
+          const first = parts.length > 1 ? counts.slice(0, i).reduce((a, b) => a + b, 0) : undefined;
+          return gatherImages(tensor, indices, { scale, shift, mirror, first });
+        }).reduce(add),
         labels: bytes && sum(mul(bytes, constant([1, 256], [2, 1])), [1, 2]),
       };
     },

@@ -41,11 +41,19 @@ function uploadImages(
   units: Statistics,
   { labels = false, mirror = false } = {},
 ): ImageSource {
-  const images = workspace.variable("images", [data.count, data.channels, data.height, data.width], "u8");
-  images.write(words(data.pixels));
+  const { count, channels, height, width, pixels } = data;
+  const perImage = channels * height * width;
+  // What a device binds at once; a multiple of four images is a whole number of words.
+  const most = Math.floor(workspace.gpu.device.limits.maxStorageBufferBindingSize / perImage / 4) * 4;
+  const parts = Array.from({ length: Math.ceil(count / most) }, (_, i) => {
+    const images = Math.min(most, count - i * most);
+    const part = workspace.variable(`images ${i}`, [images, channels, height, width], "u8");
+    part.write(words(pixels.subarray(i * most * perImage, (i * most + images) * perImage)));
+    return part;
+  });
   const classes = labels ? workspace.variable("classes", [data.count, 2, 1], "u8") : undefined;
   classes?.write(words(Uint8Array.from({ length: 2 * data.count }, (_, i) => data.labels[i >> 1]! >> (8 * (i & 1)))));
-  return { data: images, labels: classes, mirror, ...bytesToData(units) };
+  return { data: parts, labels: classes, mirror, ...bytesToData(units) };
 }
 
 /** Bytes as whole words, zeros after them. */

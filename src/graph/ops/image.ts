@@ -15,23 +15,29 @@ export interface ByteScale {
 export interface GatherOptions extends ByteScale {
   /** True: every image counts twice; index 2 i is image i, 2 i + 1 the same mirrored along its last axis. */
   readonly mirror?: boolean | undefined;
+  /** Where present, `data` are the images from this one on of a larger set, and the pixels of the others are 0. */
+  readonly first?: number | undefined;
 }
 
 const gatherOp: Op<GatherOptions> = {
   name: "gatherImages",
   vjp: () => [],
-  lower: ({ inputs: [data, indices], outputs: [y], attrs: { mirror, ...scale } }) => {
+  lower: ({ inputs: [data, indices], outputs: [y], attrs: { mirror, first, ...scale } }) => {
     const count = indices!.size, perImage = y!.size / count;
     const mirroredWidth = mirror ? y!.shape.at(-1)! : undefined;
-    return [gatherKernel({ data: data!, indices: indices!, y: y! }, { count, perImage, mirroredWidth, ...scale })];
+    const part = first === undefined ? undefined : { first, images: data!.shape[0]! };
+    return [
+      gatherKernel({ data: data!, indices: indices!, y: y! }, { count, perImage, mirroredWidth, part, ...scale }),
+    ];
   },
 };
 
 /** Images `indices` (u32 [N]) of `data` (u8 [M, …]) as floats byte · scale + shift → [N, …]. */
-export function gatherImages(data: Tensor, indices: Tensor, { scale, shift, mirror = false }: GatherOptions): Tensor {
+export function gatherImages(data: Tensor, indices: Tensor, options: GatherOptions): Tensor {
+  const { scale, shift, mirror = false, first } = options;
   expectDType("u8", "gatherImages", data);
   expectDType("u32", "gatherImages", indices);
-  return apply(gatherOp, { scale, shift, mirror }, [data, indices], [indices.size, ...data.shape.slice(1)]);
+  return apply(gatherOp, { scale, shift, mirror, first }, [data, indices], [indices.size, ...data.shape.slice(1)]);
 }
 
 const toUint8Op: Op<ByteScale> = {
