@@ -18,6 +18,7 @@ import {
   type PresetName,
   PRESETS,
   type RunConfig,
+  teacherDenoiser,
   withSettings,
 } from "../train/config.ts";
 import { type Fail, settingAt } from "../io/settings.ts";
@@ -181,7 +182,9 @@ async function begin(values: TrainValues): Promise<Summary | undefined> {
     throw new UsageError(`The preset ${named} needs a data set, named by --data.`);
   }
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
-  configOf(named ?? "digits"); // to report what is wrong with it before any adapter is sought
+  // To report what is wrong with them before any adapter is sought.
+  const wanted = configOf(named ?? "digits");
+  if (!given) teacherDenoiser(wanted, data);
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   if (values.profile) expectTimestamps(gpu);
