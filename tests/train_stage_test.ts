@@ -84,8 +84,9 @@ for (const settings of [{}, { checkpointEvery: 7 }, { logEvery: 10 }]) {
 }
 
 gpuTest("stage: a step is lost where none of its microbatches is finite", async (gpu) => {
-  const lines = await logOf(gpu, { loss: () => [NaN, NaN, 2], logEvery: 10 });
-  assert(lines.every(({ loss, notFinite }) => loss === 2 && notFinite === 20));
+  const last = Array.from({ length: 30 }, (_, i) => i < 29 ? NaN : 2);
+  const lines = await logOf(gpu, { loss: () => last, logEvery: 10 });
+  assert(lines.every(({ loss, notFinite }) => loss === 2 && notFinite === 290));
   const alternate = await logOf(gpu, { loss: (step) => step % 2 === 0 ? [NaN, NaN, NaN] : [2, 2, 2], logEvery: 10 });
   assert(alternate.every(({ loss, notFinite }) => loss === 2 && notFinite === 15));
   await assertRejects(() => logOf(gpu, { loss: () => [NaN, NaN, NaN], logEvery: 1 }), NonFiniteError, "by step 20;");
