@@ -132,7 +132,9 @@ Deno.test("train --teacher: a pickle of EDM is distilled, resumed after a kill t
   const steps = (await Deno.readTextFile(`${whole}/metrics.jsonl`)).trim().split("\n").map((line) => JSON.parse(line));
   assertEquals(steps.map(({ step }) => step), [4, 8, 10, 12]);
 
-  await killAndResume(killed, [...DISTIL, "--teacher", UNCOND, "--out", killed], /distill 4\/12: /);
+  // The line of step 8 comes after step 4 was saved, and before step 8 is.
+  const [, resumed] = await killAndResume(killed, [...DISTIL, "--teacher", UNCOND, "--out", killed], /distill 8\/12: /);
+  assertMatch(resumed, /distill: going on from step [48]$/m);
   await sameModels(killed, whole);
   await sameFiles(killed, whole, ["samples/teacher-and-one-step.png"]);
 });

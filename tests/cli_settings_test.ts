@@ -58,7 +58,8 @@ Deno.test("train --teacher-only --conditional: a teacher of classes, no generato
 
 Deno.test("train: a teacher of classes killed and resumed is the same to the byte", async () => {
   const folder = `${root}/killed`;
-  await killAndResume(folder, [...TEACHER, "--out", folder], /teacher (1[2-9])\/20/);
+  const [, resumed] = await killAndResume(folder, [...TEACHER, "--out", folder], /teacher (1[2-9])\/20/);
+  assertMatch(resumed, /teacher: going on from step (6|12|18)$/m);
   await sameFiles(folder, await finishedTeacher(), [
     "teacher.safetensors",
     "snapshots/teacher-160.safetensors",
