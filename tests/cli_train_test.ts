@@ -4,7 +4,16 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/io/safetensors.ts";
 import { decodeTrace } from "../src/io/trace.ts";
 import { decodeNpz } from "../src/io/npz.ts";
-import { command, dibregman, dibregmanBounded, memoryCanBeBounded } from "./command.ts";
+import {
+  dibregman,
+  dibregmanBounded,
+  files,
+  killAndResume,
+  memoryCanBeBounded,
+  refused,
+  sameModels,
+  startAndKill,
+} from "./command.ts";
 import { getGpu } from "./gpu.ts";
 
 const RUN = ["train", "--preset", "digits-tiny", "--eval-samples", "80"];
@@ -25,43 +34,6 @@ function finishedRun(): Promise<string> {
     assertMatch(out, /one step \(jeffreys\) .* 1 evaluation an image/);
     return folder;
   })();
-}
-
-const files = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name).sort();
-
-async function sameModels(a: string, b: string): Promise<void> {
-  for (const name of ["teacher.safetensors", "generator.safetensors"]) {
-    const [one, two] = [await Deno.readFile(`${a}/${name}`), await Deno.readFile(`${b}/${name}`)];
-    assert(one.length === two.length && one.every((byte, i) => byte === two[i]), `${name} differs`);
-  }
-}
-
-/** Starts a run in `folder` and kills it as soon as `seen` comes up on stderr; returns what stood there by then. */
-async function startAndKill(folder: string, start: readonly string[], seen: RegExp): Promise<string> {
-  const child = command(start).spawn();
-  let text = "";
-  for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) {
-    text += chunk;
-    if (seen.test(text)) break;
-  }
-  child.kill("SIGKILL");
-  await child.stdout.cancel();
-  await child.status;
-  assert(!(await files(folder)).includes("summary.json"), "the run had ended before it was killed");
-  return text;
-}
-
-/** Starts a run, kills it as soon as `seen` comes up on stderr, and resumes it; returns what stood there both times. */
-async function killAndResume(
-  folder: string,
-  start: readonly string[],
-  seen: RegExp,
-  options: readonly string[] = [],
-): Promise<[started: string, resumed: string]> {
-  const started = await startAndKill(folder, [...start, ...options], seen);
-  const { code, errors } = await dibregman(["train", "--resume", folder, ...options]);
-  assertEquals(code, 0, errors.join("\n"));
-  return [started, errors.join("\n")];
 }
 
 /** The programs in `trace.json`, whose slices are held against the counts that stood on stderr. */
@@ -309,15 +281,6 @@ Deno.test("sample and eval: a teacher with chosen steps, a picture, and figures 
   const summary = JSON.parse(await Deno.readTextFile(`${folder}/summary.json`));
   assertEquals(frechetDistance, summary.generator.frechetDistance, "eval repeats the run's own figure");
 });
-
-/** Runs a command that must be refused with one line, before any adapter is sought; returns the line. */
-async function refused(args: readonly string[], code: number): Promise<string> {
-  const { code: exit, errors } = await dibregman(args);
-  assertEquals(exit, code, errors.join("\n"));
-  assertEquals(errors.length, 1, errors.join("\n"));
-  assertMatch(errors[0]!, /^error: /);
-  return errors[0]!;
-}
 
 Deno.test("train: wrong arguments", async () => {
   const cases: [string[], RegExp][] = [

@@ -20,6 +20,8 @@ const SONG = songUNetConfig({
   ...{ resolution: 8, inChannels: 1, modelChannels: 8, channelMult: [1, 2], numBlocks: 1 },
   ...{ attnResolutions: [4], dropout: 0.5 },
 });
+/** Classes, of which some are dropped too, and augmentation labels. */
+const LABELLED = { ...SONG, labelDim: 5, augmentDim: 9, labelDropout: 0.3 };
 const SEED: Seed = [3, 4];
 const BATCH = 12;
 const SETTINGS: DistillSettings = {
@@ -99,10 +101,18 @@ function filled({ flat }: Weights, value: number): Float32Array<ArrayBuffer> {
 /** The outcome of `run` with `count` microbatches, in a workspace of its own. */
 type Runner = (workspace: Workspace, count: number) => Promise<Outcome>;
 
-const teacher = (config: NetworkConfig): Runner => async (workspace, count) => {
+/** The same images with classes, and mirrored. */
+function labelled(workspace: Workspace): ImageSource {
+  const labels = workspace.variable("classes", [31, 2, 1], "u8");
+  labels.write(new Uint32Array(labels.tensor.bytes / 4).map((_, i) => 2 * i % 5 + ((2 * i + 1) % 5) * 0x10000));
+  return { ...images(workspace), labels, mirror: true };
+}
+
+const teacher = (config: NetworkConfig, source = images, augment = 0): Runner => async (workspace, count) => {
   const network = new Trainable(workspace, "teacher", createNetwork({ network: config }), count);
   start(network, 1);
-  const program = await compileTeacherStep(network, images(workspace), { batch: BATCH, sigma: SETTINGS.fakeSigma });
+  const settings = { batch: BATCH, sigma: SETTINGS.fakeSigma, augment };
+  const program = await compileTeacherStep(network, source(workspace), settings);
   return await twoSteps(program, [network], (step, first) => imageValues(SEED, step + 1, BATCH, first));
 };
 
@@ -143,6 +153,7 @@ const generator = (normalise: boolean, network?: NetworkConfig): Runner => async
 const CASES: readonly [string, Runner, means: readonly string[]][] = [
   ["teacher", teacher(NETWORK), ["loss"]],
   ["teacher with dropout", teacher(SONG), ["loss"]],
+  ["teacher of classes on mirrored and augmented images", teacher(LABELLED, labelled, 0.5), ["loss"]],
   ["critics", critics(), ["fakeLoss", "classifierLoss"]],
   ["critics of a SongUNet", critics(SONG), ["fakeLoss", "classifierLoss"]],
   ["generator", generator(true), []],
@@ -188,6 +199,31 @@ gpuTest("a teacher's training step drops activations", async (gpu) => {
     return metrics!.loss![0]!;
   };
   assertNotEquals(await loss(0.5), await loss(0));
+});
+
+gpuTest("a teacher's training step depends on classes, their dropping, mirror images and augmentation", async (gpu) => {
+  const loss = async (change: Partial<ImageSource>, augment: number, labelDropout = 0) => {
+    const workspace = new Workspace(gpu);
+    const network = { ...LABELLED, dropout: 0, labelDropout };
+    const teacher = new Trainable(workspace, "teacher", createNetwork({ network }));
+    start(teacher, 1);
+    const settings = { batch: BATCH, sigma: SETTINGS.fakeSigma, augment };
+    const program = await compileTeacherStep(teacher, { ...labelled(workspace), ...change }, settings);
+    workspace.submit([program.at(imageValues(SEED, 0, BATCH))]);
+    const [metrics] = await program.readMetrics();
+    workspace.destroy();
+    return metrics!.loss![0]!;
+  };
+  const losses = [
+    await loss({}, 0),
+    await loss({ labels: undefined }, 0),
+    await loss({ mirror: false }, 0),
+    await loss({}, 0.5),
+    await loss({}, 0, 0.5),
+  ];
+  assert(losses.every(Number.isFinite), `${losses}`);
+  assertEquals(new Set(losses).size, losses.length, `${losses}`);
+  assertEquals(await loss({}, 0, 1), losses[1], "classes that are all dropped are none");
 });
 
 gpuTest("microbatches divide the batch, and are the same for networks trained together", async (gpu) => {

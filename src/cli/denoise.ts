@@ -68,7 +68,7 @@ export async function run(args: string[]): Promise<void> {
   console.log(`${values.out}: denoised ${shapeText(shape)}`);
 }
 
-/** Compiles the evaluation of `batch` images; where fewer are left, the last ones are repeated and left out again. */
+/** Compiles the evaluation of `batch` images; where fewer are left, ones take the others' place and are left out again. */
 async function compile(weights: ReturnType<typeof uploadWeights>, info: ModelInfo, batch: number) {
   const { workspace } = weights;
   const { imageChannels, resolution } = imageSize(info.network);

@@ -3,7 +3,8 @@
 import { extname } from "@std/path";
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
-import { imageSize } from "../nn/networks.ts";
+import type { ModelInfo } from "../io/model.ts";
+import { conditionSizes, imageSize } from "../nn/networks.ts";
 import { expectWritable, writeFileAtomic } from "../train/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
@@ -36,6 +37,12 @@ const COMMAND = {
       placeholder: "FILE",
       help: "grid.png, or images.npz (`images` uint8 NHWC)",
     },
+    {
+      name: "class",
+      kind: "integer",
+      min: 0,
+      help: "class of all images, of a model with classes (default: each of a random one)",
+    },
     ...SOLVER_OPTIONS,
     TUNING,
     NO_INSTALL,
@@ -54,6 +61,7 @@ export async function run(args: string[]): Promise<void> {
   }
   const { model } = await readModel(values.model);
   const solver = solverOf(values, model);
+  if (values.class !== undefined) expectClass(values.class, model.info, values.model);
   const { imageChannels, resolution } = imageSize(model.info.network);
   if (format === ".png" && imageChannels !== 1 && imageChannels !== 3) {
     throw new FileError(`${values.model} makes images of ${imageChannels} channels; a .png has 1 or 3.`);
@@ -65,9 +73,9 @@ export async function run(args: string[]): Promise<void> {
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const workspace = new Workspace(gpu);
   const sampler = await samplerOf(workspace, model, solver);
-  await sampler.sample(values.seed, 0, 1);
+  await sampler.sample(values.seed, 0, 1, values.class);
   const started = performance.now();
-  const pixels = await sampler.sample(values.seed, 0, values.n);
+  const pixels = await sampler.sample(values.seed, 0, values.n, values.class);
   const seconds = (performance.now() - started) / 1000;
   const images = toNHWC(pixels, imageChannels, resolution, resolution);
   if (format === ".npz") {
@@ -81,4 +89,12 @@ export async function run(args: string[]): Promise<void> {
   }
   const each = sampler.evaluations === 1 ? "1 network evaluation" : `${sampler.evaluations} network evaluations`;
   console.log(`${values.out}: ${values.n} images, ${each} each, ${(values.n / seconds).toFixed(1)} images/s`);
+}
+
+function expectClass(label: number, info: ModelInfo, path: string): void {
+  const { labelDim } = conditionSizes(info.network);
+  if (labelDim === 0) throw new UsageError(`--class ${label} needs a model with classes; ${path} has none.`);
+  if (label >= labelDim) {
+    throw new UsageError(`--class ${label} is none of ${path}: its classes are 0 to ${labelDim - 1}.`);
+  }
 }

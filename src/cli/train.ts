@@ -19,6 +19,7 @@ import {
   PRESETS,
   type RunConfig,
   stateSettings,
+  teacherDenoiser,
   withSettings,
 } from "../train/config.ts";
 import { type Fail, settingAt } from "../io/settings.ts";
@@ -184,7 +185,9 @@ async function begin(values: TrainValues): Promise<Summary | undefined> {
     ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
   };
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
-  configOf(named ?? "digits"); // to report what is wrong with it before any adapter is sought
+  // To report what is wrong with them before any adapter is sought.
+  const wanted = configOf(named ?? "digits");
+  if (!given) teacherDenoiser(wanted, data);
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   if (values.profile) expectTimestamps(gpu);

@@ -85,7 +85,9 @@ export function withChanges<T>(base: T, changes: unknown, rules: Rules, fail: Fa
 function merged(base: unknown, changes: unknown): unknown {
   if (!isObject(base) || !isObject(changes)) return changes;
   const result = { ...base };
-  for (const [name, value] of Object.entries(changes)) result[name] = merged(base[name], value);
+  for (const [name, value] of Object.entries(changes)) {
+    if (value !== undefined) result[name] = merged(base[name], value);
+  }
   return result;
 }
 
@@ -142,19 +144,21 @@ function expectation(value: unknown, rule: Rule): string | undefined {
       const { item, length } = rule;
       const ok = Array.isArray(value) && within(value.length, length) &&
         value.every((one) => expectation(one, item) === undefined);
-      return ok ? undefined : `${listText(length)}, each ${expectation(undefined, item)}`;
+      return ok ? undefined : listText(length, expectation(undefined, item)!);
     }
   }
+}
+
+function listText(length: Limits, item: string): string {
+  const { min, max } = length;
+  if (min !== undefined && min === max) return `a list of ${min}, each ${item}`;
+  const limits = limitText(length);
+  return `a list, each item ${item}${limits && `; its length${limits}`}`;
 }
 
 function within(value: number, limits: Limits): boolean {
   const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = limits;
   return value >= min && value <= max && value > above && value < below;
-}
-
-function listText({ min = 0, max }: Limits): string {
-  if (min === max) return `a list of ${min}`;
-  return max === undefined ? `a list of ${min} or more` : `a list of ${min} to ${max}`;
 }
 
 function limitText({ min, max, above, below }: Limits): string {

@@ -38,7 +38,8 @@ export interface Stage {
 /**
  * Runs a stage to its end, from its last checkpoint where there is one.
  *
- * @throws {NonFiniteError} where a metric is a NaN or an infinity; no checkpoint is written after it.
+ * @throws {NonFiniteError} where a metric is a NaN or an infinity, in a tolerant stage for {@linkcode HOPELESS} steps in a
+ * row; no checkpoint is written after it.
  */
 export async function runStage(folder: RunFolder, runId: string, stage: Stage): Promise<void> {
   const { name, steps, networks } = stage;
@@ -50,7 +51,7 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
   const progress = new Progress({ stage: name, total: steps, start: begun, imagesPerStep: stage.imagesPerStep });
   if (begun > 0) progress.log(`${name}: going on from step ${begun}`);
   const { workspace } = networks[0]!;
-  const looks = new Looks(begun);
+  const looks = new Looks(begun), streaks = new Streaks();
   let held: Metrics[] = [];
   for (let step = begun; step < steps;) {
     workspace.submit(stage.runs(step));
@@ -59,8 +60,10 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
     const snaps = stage.snapshotEvery > 0 && step % stage.snapshotEvery === 0;
     const logs = step % stage.logEvery === 0 || saves || snaps;
     if (!logs && !looks.due(step)) continue;
-    held.push(await stage.metrics());
-    looks.taken(step);
+    const metrics = await stage.metrics();
+    const hopeless = streaks.add(metrics, looks.taken(step));
+    if (hopeless !== undefined) throw notFinite(name, hopeless, metrics[hopeless]!, step);
+    held.push(metrics);
     progress.update(step, averages(stage, step, held));
     if (!logs) continue;
     const values = averages(stage, step, held);
@@ -96,11 +99,13 @@ class Looks {
     return step - this.step >= this.#every;
   }
 
-  taken(step: number): void {
-    const now = performance.now(), seconds = (now - this.#time) / 1000 / (step - this.step);
+  /** Notes a look after step `step`; returns the steps since the one before. */
+  taken(step: number): number {
+    const now = performance.now(), steps = step - this.step, seconds = (now - this.#time) / 1000 / steps;
     this.#every = Math.max(1, Math.floor(LOOK_SECONDS / seconds));
     this.#time = now;
     this.step = step;
+    return steps;
   }
 }
 
@@ -112,19 +117,40 @@ function memory({ gpu }: Workspace): Record<string, number> {
 /** Steps in a row with a metric that is not finite that end a tolerant stage. */
 const HOPELESS = 20;
 
-/** Mean of every metric; a value that is not finite stops the run, or a tolerant stage where there are nothing but such. */
+/** For each metric, the steps in a row up to now of which no value was finite. */
+class Streaks {
+  readonly #lengths = new Map<string, number>();
+
+  /** Adds the values of `steps` steps; returns the name of a metric that was lost for {@linkcode HOPELESS} in a row. */
+  add(metrics: Metrics, steps: number): string | undefined {
+    for (const [name, values] of Object.entries(metrics)) {
+      const aStep = values.length / steps;
+      let length = this.#lengths.get(name) ?? 0;
+      for (let i = 0; i < steps; i++) {
+        length = values.slice(i * aStep, (i + 1) * aStep).some(Number.isFinite) ? 0 : length + 1;
+        if (length >= HOPELESS) return name;
+      }
+      this.#lengths.set(name, length);
+    }
+    return undefined;
+  }
+}
+
+function notFinite(stage: string, metric: string, values: readonly number[], step: number): NonFiniteError {
+  return new NonFiniteError(
+    `${stage}: ${metric} became ${values.find((value) => !Number.isFinite(value))} by step ${step}; ` +
+      "the last checkpoint is from before that. Try a lower learning rate.",
+  );
+}
+
+/** Mean of every metric's finite values; one that is not finite stops the run, unless the stage is tolerant. */
 function averages(stage: Stage, step: number, looks: readonly Metrics[]): Record<string, number> {
   const means: Record<string, number> = {};
   let lost = 0;
   for (const name of Object.keys(looks[0]!)) {
     const values = looks.flatMap((look) => look[name]!);
     const finite = values.filter(Number.isFinite);
-    if (stage.tolerant ? finite.length === 0 && values.length >= HOPELESS : finite.length < values.length) {
-      throw new NonFiniteError(
-        `${stage.name}: ${name} became ${values.find((value) => !Number.isFinite(value))} by step ${step}; ` +
-          "the last checkpoint is from before that. Try a lower learning rate.",
-      );
-    }
+    if (!stage.tolerant && finite.length < values.length) throw notFinite(stage.name, name, values, step);
     lost = Math.max(lost, values.length - finite.length);
     if (finite.length > 0) means[name] = finite.reduce((total, value) => total + value, 0) / finite.length;
   }
