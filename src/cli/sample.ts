@@ -4,7 +4,7 @@ import { extname } from "@std/path";
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
 import { imageSize } from "../nn/networks.ts";
-import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
 import { encodePng, imageGrid } from "../io/png.ts";

@@ -5,7 +5,7 @@ import { FileError } from "../gpu/errors.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
-import { onDisk, removeTemporaryFiles, writeFileAtomic } from "./disk.ts";
+import { onDisk, removeTemporaryFiles, writeFileAtomic } from "../io/disk.ts";
 
 /** Names of the results in a run's folder. */
 export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
