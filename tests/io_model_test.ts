@@ -85,6 +85,8 @@ Deno.test("model: settings that no network has are refused by name", async () =>
     [{ preconditioning: { ...VP_PRECONDITIONING, epsilonT: 1 } }, '"preconditioning.epsilonT"'],
     [{ preconditioning: { ...VP_PRECONDITIONING, M: "1000" } }, '"preconditioning.M"'],
     [{ preconditioning: 7 }, '"preconditioning.kind"'],
+    [{ preconditioning: null }, '"preconditioning.kind"'],
+    [{ network: { ...SONG, qqqqqq: 1 } }, 'there is no setting "network.qqqqqq".'],
     [{ std: 0 }, '"std" should be a number, above 0'],
   ];
   const { tensors, metadata } = await decodeSafetensors(await file(MODELS[2]!), "a");
@@ -94,6 +96,7 @@ Deno.test("model: settings that no network has are refused by name", async () =>
     const error = await assertRejects(() => decodeModel(bytes, "m.safetensors"), FileError);
     assertStringIncludes(error.message, "m.safetensors");
     assertStringIncludes(error.message, expected);
+    assertEquals(error.message.match(/[.?]*$/)![0].length, 1, error.message);
   }
 });
 
