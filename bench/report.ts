@@ -4,7 +4,7 @@ import { type Command, parseOptions } from "../src/cli/options.ts";
 import { runProcess } from "../src/cli/process.ts";
 import { NO_INSTALL, openGpu } from "../src/cli/setup.ts";
 import { UsageError } from "../src/gpu/errors.ts";
-import { expectWritable, writeFileAtomic } from "../src/train/disk.ts";
+import { expectWritable, writeFileAtomic } from "../src/io/disk.ts";
 import { jaxPeer, loadJax } from "./peers/jax.ts";
 import { tensorflowPeer } from "./peers/tensorflow.ts";
 import { kernelCases } from "./report/cases.ts";

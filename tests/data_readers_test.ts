@@ -357,6 +357,8 @@ Deno.test("npz: what is wrong is named with the array", async () => {
       encodeNpz({ images: { dtype: "f4", shape: [2, 1, 1, 1], data: new Float32Array(2) } }),
     ],
     ["images of 4x3 pixels; expected square", encodeNpz({ images: u1(2, 4, 3, 1) })],
+    ["images of 4 channels; expected 1 or 3", encodeNpz({ images: u1(2, 4, 4, 4) })],
+    ["images of 0 channels; expected 1 or 3", encodeNpz({ images: u1(2, 4, 4, 0) })],
     ['array "labels" has shape [3]; expected [2]', encodeNpz({ images, labels: u1(3) })],
     [
       'array "labels", element 1, has the class -1',

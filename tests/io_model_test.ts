@@ -70,7 +70,7 @@ Deno.test("model: settings that no network has are refused by name", async () =>
     [{ network: { ...SONG, channelMult: [] } }, '"network.channelMult"'],
     [
       { network: { ...SONG, channelMult: [1, 2.5] } },
-      '"network.channelMult" should be a list of 1 to 8, each a whole number',
+      '"network.channelMult" should be a list, each item a whole number',
     ],
     [{ network: { ...SONG, attnResolutions: "16" } }, '"network.attnResolutions"'],
     [{ network: { ...SONG, labelDim: -1 } }, '"network.labelDim" should be a whole number, at least 0'],
@@ -85,6 +85,8 @@ Deno.test("model: settings that no network has are refused by name", async () =>
     [{ preconditioning: { ...VP_PRECONDITIONING, epsilonT: 1 } }, '"preconditioning.epsilonT"'],
     [{ preconditioning: { ...VP_PRECONDITIONING, M: "1000" } }, '"preconditioning.M"'],
     [{ preconditioning: 7 }, '"preconditioning.kind"'],
+    [{ preconditioning: null }, '"preconditioning.kind"'],
+    [{ network: { ...SONG, qqqqqq: 1 } }, 'there is no setting "network.qqqqqq".'],
     [{ std: 0 }, '"std" should be a number, above 0'],
   ];
   const { tensors, metadata } = await decodeSafetensors(await file(MODELS[2]!), "a");
@@ -94,6 +96,7 @@ Deno.test("model: settings that no network has are refused by name", async () =>
     const error = await assertRejects(() => decodeModel(bytes, "m.safetensors"), FileError);
     assertStringIncludes(error.message, "m.safetensors");
     assertStringIncludes(error.message, expected);
+    assertEquals(error.message.match(/[.?]*$/)![0].length, 1, error.message);
   }
 });
 

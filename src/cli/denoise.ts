@@ -8,7 +8,7 @@ import type { ModelInfo } from "../io/model.ts";
 import { encodeNpz, type NpyArray } from "../io/npz.ts";
 import type { DenoisingNetwork } from "../nn/network.ts";
 import { conditionSizes, imageSize } from "../nn/networks.ts";
-import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { readArrays, readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";

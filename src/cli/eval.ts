@@ -1,7 +1,7 @@
 /** `eval`: Fréchet distance, nearest real images and coverage of a trained model. */
 
 import { Workspace } from "../graph/mod.ts";
-import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { openEvaluator } from "../train/features.ts";
 import { expectModel, measure, samplerOf } from "../train/run.ts";
 import { readImages, readModel } from "./files.ts";

@@ -9,7 +9,7 @@ import { importModel, type StateSettings } from "../io/import.ts";
 import type { Model } from "../io/model.ts";
 import { decodeNpz, type NpyArray } from "../io/npz.ts";
 import type { FileSource } from "../train/config.ts";
-import { onDisk } from "../train/disk.ts";
+import { onDisk } from "../io/disk.ts";
 
 /** Reads a file; one that cannot be read is the user's mistake. */
 function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {

@@ -5,7 +5,7 @@ import { encodeModel, type ModelInfo } from "../io/model.ts";
 import { parameterCount } from "../nn/layers.ts";
 import { createNetwork } from "../nn/networks.ts";
 import { type PresetName, PRESETS, stateSettings } from "../train/config.ts";
-import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { readModel } from "./files.ts";
 import { type Command, parseOptions } from "./options.ts";
 

@@ -5,7 +5,7 @@ import { FileError, UsageError } from "../gpu/errors.ts";
 import { Workspace } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { conditionSizes, imageSize } from "../nn/networks.ts";
-import { expectWritable, writeFileAtomic } from "../train/disk.ts";
+import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { toNHWC } from "../io/images.ts";
 import { encodeNpz } from "../io/npz.ts";
 import { encodePng, imageGrid } from "../io/png.ts";

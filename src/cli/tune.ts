@@ -15,7 +15,7 @@ import type { Tensor } from "../graph/mod.ts";
 import { loadDigits } from "../data/digits.ts";
 import { type Precision, PRECISIONS } from "../nn/network.ts";
 import { defaultPreset, presetConfig, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
-import { expectWritable, onDisk } from "../train/disk.ts";
+import { expectWritable, onDisk } from "../io/disk.ts";
 import { Progress } from "../train/progress.ts";
 import { compileAll } from "../train/run.ts";
 import { type Command, parseOptions } from "./options.ts";

@@ -7,7 +7,7 @@ import { KernelChoices, type TuningTable } from "../gpu/family.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type AdapterIdentity, adapterMismatch, encodeTuning, parseTuning, type Tuning } from "../gpu/tuning.ts";
 import { cacheFolder } from "../train/cache.ts";
-import { onDisk, writeFileAtomic } from "../train/disk.ts";
+import { onDisk, writeFileAtomic } from "../io/disk.ts";
 import { driverName } from "./driver.ts";
 import type { StringOption } from "./options.ts";
 

@@ -40,12 +40,16 @@ const MAX_CLASS = 0xffff;
  * Memory for images and their classes, all 0.
  *
  * @param name stands for the set in errors.
- * @throws {FileError} where there are fewer than two images, they are not square, or there is no memory for them.
+ * @throws {FileError} where there are fewer than two images, they are not square, neither grey nor RGB, or there is no
+ * memory for them.
  */
 export function allocateImages(name: string, { count, channels, height, width }: ImageShape): ImageBuffers {
   if (count < 2) throw new FileError(`${name} holds ${count} images; expected two or more.`);
   if (width !== height || width === 0) {
     throw new FileError(`${name} holds images of ${height}x${width} pixels; expected square ones.`);
+  }
+  if (channels !== 1 && channels !== 3) {
+    throw new FileError(`${name} holds images of ${channels} channels; expected 1 or 3, of grey or RGB.`);
   }
   const bytes = count * channels * height * width;
   try {

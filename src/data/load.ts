@@ -3,7 +3,7 @@
 import { dirname, join } from "@std/path";
 import { FileError } from "../gpu/errors.ts";
 import type { ByteFile } from "../io/bytes.ts";
-import { onDisk } from "../train/disk.ts";
+import { onDisk } from "../io/disk.ts";
 import { readDatasetFile, readDatasetFolder } from "./detect.ts";
 import type { ImageData8 } from "./image_data.ts";
 

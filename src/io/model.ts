@@ -121,10 +121,10 @@ function checkInfo(value: Record<string, unknown>, fileName: string): Omit<Model
   };
   // Files of the first version have no architecture and no preconditioning.
   const network: Record<string, unknown> = { architecture: "unet", ...value.network as object };
-  const preconditioning = value.preconditioning as Record<string, unknown> | undefined;
+  const preconditioning = value.preconditioning as Record<string, unknown> | null | undefined;
   const { chosen, images } = entryOf(NETWORK_RULES, "network.architecture", network.architecture, fail);
   const around = preconditioning !== undefined && {
-    preconditioning: entryOf(PRECONDITIONING_RULES, "preconditioning.kind", preconditioning.kind, fail),
+    preconditioning: entryOf(PRECONDITIONING_RULES, "preconditioning.kind", preconditioning?.kind, fail),
   };
   checkSettings({ ...value, network }, {
     ...COMMON_RULES,

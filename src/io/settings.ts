@@ -110,9 +110,8 @@ function checkGroup(value: unknown, rules: Rules, path: string, fail: Fail, all:
   const inside = (name: string) => path === "" ? name : `${path}.${name}`;
   for (const name of Object.keys(group)) {
     if (!Object.hasOwn(rules, name)) {
-      fail(
-        `there is no setting "${inside(name)}".${suggestion(name, Object.keys(rules), path === "" ? "" : `${path}.`)}`,
-      );
+      const hint = suggestion(name, Object.keys(rules), path === "" ? "" : `${path}.`);
+      fail(`there is no setting "${inside(name)}"${hint && `.${hint}`}`);
     }
   }
   for (const [name, rule] of Object.entries(rules)) {

@@ -2,7 +2,7 @@
 
 import { join } from "@std/path";
 import { FileError, NonFiniteError } from "../gpu/errors.ts";
-import { namesIn, onDisk, writeFileAtomic } from "./disk.ts";
+import { namesIn, onDisk, writeFileAtomic } from "../io/disk.ts";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../io/safetensors.ts";
 import type { Trainable, Weights } from "../optim/weights.ts";
 

@@ -91,7 +91,7 @@ async function planStage(
     };
   });
   const share = TIMED_FLOPS[gpu.adapter.software ? "software" : "hardware"] / planned.flops;
-  const timedImages = Math.max(1, Math.min(batch, Math.floor(batch * share)));
+  const timedImages = imagesToTime(batch, share, config.microbatch);
   const { microbatch: _, ...whole } = config;
   const timed = timedImages === batch ? config : { ...whole, [name]: { ...config[name], batch: timedImages } };
   const seconds = await withWorkspace(
@@ -100,6 +100,14 @@ async function planStage(
   );
   const secondsPerStep = seconds * batch / timedImages;
   return { name, steps: stepsOf(config[name]), batch, ...planned, secondsPerStep, timedImages };
+}
+
+/**
+ * Images of the step that is timed, where the time for it is that of a `share` of the step: all of them, or what fits, but
+ * at once no more than the run has in memory.
+ */
+export function imagesToTime(batch: number, share: number, microbatch = batch): number {
+  return share >= 1 ? batch : Math.max(1, Math.min(microbatch, Math.floor(batch * share)));
 }
 
 async function withWorkspace<T>(gpu: Gpu, action: (workspace: Workspace) => Promise<T>): Promise<T> {

@@ -18,7 +18,7 @@ import type { Gpu } from "../gpu/gpu.ts";
 import type { Workspace } from "../graph/mod.ts";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../io/safetensors.ts";
 import { cacheFolder } from "./cache.ts";
-import { onDisk, writeFileAtomic } from "./disk.ts";
+import { onDisk, writeFileAtomic } from "../io/disk.ts";
 import { Progress, type ProgressSink, STDERR } from "./progress.ts";
 
 /** What {@linkcode cachedFeatures} does otherwise than usual. */

@@ -5,7 +5,7 @@ import { FileError } from "../gpu/errors.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
-import { onDisk, removeTemporaryFiles, writeFileAtomic } from "./disk.ts";
+import { onDisk, removeTemporaryFiles, writeFileAtomic } from "../io/disk.ts";
 
 /** Names of the results in a run's folder. */
 export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
@@ -33,6 +33,12 @@ export interface MetricsLine {
 
 const encoder = new TextEncoder();
 
+/** The folders of a run: its own, and those in it. */
+function partsOf({ snapshotEvery }: RunConfig): string[] {
+  const snapshots = snapshotEvery.teacher > 0 || snapshotEvery.distill > 0;
+  return ["", "checkpoints", "samples", ...snapshots ? ["snapshots"] : []];
+}
+
 /** Reads and writes what a run leaves behind. */
 export class RunFolder {
   /** Works in `path`. */
@@ -46,7 +52,7 @@ export class RunFolder {
   static async create(path: string, config: RunConfig, tuning: Tuning): Promise<RunFolder> {
     const folder = new RunFolder(path);
     await RunFolder.expectFree(path);
-    await folder.makeFolders();
+    for (const part of partsOf(config)) await folder.makeFolder(part);
     // First: with config.json it is a run, and every run has the table that its bits depend on.
     await folder.writeText(TUNING_FILE, encodeTuning(tuning));
     await folder.writeText("config.json", JSON.stringify(config, null, 2) + "\n");
@@ -66,12 +72,8 @@ export class RunFolder {
   }
 
   /** Makes a folder in the run's, unless it is there. */
-  async makeFolder(name: string): Promise<void> {
+  private async makeFolder(name: string): Promise<void> {
     await onDisk(this.file(name), "made", () => Deno.mkdir(this.file(name), { recursive: true }));
-  }
-
-  private async makeFolders(): Promise<void> {
-    for (const part of ["", "checkpoints", "samples"]) await this.makeFolder(part);
   }
 
   /**
@@ -89,8 +91,10 @@ export class RunFolder {
       throw new FileError(`${path} holds no run to resume: ${file} could not be read.`, { cause: error });
     }
     const config = parseConfig(text, file);
-    await folder.makeFolders();
-    for (const part of ["", "checkpoints", "samples"]) await removeTemporaryFiles(folder.file(part));
+    for (const part of partsOf(config)) {
+      await folder.makeFolder(part);
+      await removeTemporaryFiles(folder.file(part));
+    }
     return { folder, config };
   }
 

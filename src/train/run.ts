@@ -314,7 +314,6 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
 
 /** Writes a model as it is after so many images; snapshots stay. */
 async function writeSnapshot(folder: RunFolder, model: Model, images: number): Promise<void> {
-  await folder.makeFolder("snapshots");
   await folder.write(`snapshots/${model.info.kind}-${images}.safetensors`, await encodeModel(model));
 }
 

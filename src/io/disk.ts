@@ -1,4 +1,4 @@
-/** The disk as a run uses it: whole files or none, and errors a user can read. */
+/** The disk: whole files or none, and errors a user can read. */
 
 import { dirname, join } from "@std/path";
 import { FileError } from "../gpu/errors.ts";

@@ -3,7 +3,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { FileError } from "../src/gpu/errors.ts";
-import { writeFileAtomic } from "../src/train/disk.ts";
+import { writeFileAtomic } from "../src/io/disk.ts";
 
 /** Runs `use` with an empty folder that is removed afterwards. */
 async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
