@@ -4,8 +4,9 @@
  * Karras, T. et al. (2022). Elucidating the Design Space of Diffusion-Based Generative Models; its dataset_tool.py.
  */
 
+import { unzlibSync } from "fflate";
 import { FileError } from "../gpu/errors.ts";
-import { decodePng, type Picture } from "../io/png.ts";
+import { decodePng, type Inflate, type Picture } from "../io/png.ts";
 import {
   allocateImages,
   baseName,
@@ -30,6 +31,22 @@ export const LABELS_FILE = "dataset.json";
 /** What systems leave beside pictures: files and folders that begin with a dot, and what macOS puts into archives. */
 const HIDDEN = /(^|\/)(\.|__MACOSX\/)/;
 
+/** Into one buffer at once: the streams of many thousands of pictures leave more garbage than the pictures are. */
+const inflate: Inflate = (data, length, name) => {
+  let rows: Uint8Array<ArrayBuffer>;
+  try {
+    // One byte more than there should be tells data that go on.
+    rows = unzlibSync(data, { out: new Uint8Array(length + 1) });
+  } catch (error) {
+    throw new FileError(`${name} is damaged or cut off: ${(error as Error).message}.`, { cause: error });
+  }
+  if (rows.length < length) {
+    throw new FileError(`${name} is cut off: ${length - rows.length} bytes of pixels are missing.`);
+  }
+  if (rows.length > length) throw new FileError(`${name} goes on after what should be its end.`);
+  return rows;
+};
+
 /**
  * Reads pictures of one size, one at a time, in the order of their paths. Each gets the class that `dataset.json` gives
  * it; without that file, or where it says null, there are no classes.
@@ -47,7 +64,7 @@ export async function readPictures(path: string, files: PictureFiles): Promise<I
   if (first === undefined) {
     throw new FileError(`${path} holds no pictures; expected PNG files, in it or in its folders.`);
   }
-  const read = async (name: string) => decodePng(await files.read(name), `${path}: "${name}"`);
+  const read = async (name: string) => decodePng(await files.read(name), `${path}: "${name}"`, inflate);
   const { channels, height, width } = await read(first);
   const shape = { count: names.length, channels, height, width };
   const images = allocateImages(path, shape);

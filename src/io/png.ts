@@ -57,9 +57,10 @@ export async function encodePng(
  * dropped where every pixel is opaque. Colour profiles and gamma are not applied.
  *
  * @param name stands for the file in errors.
+ * @param inflate decompresses; the runtime's stream when absent.
  * @throws {FileError} where the file is damaged or cut off, or is a PNG of another kind.
  */
-export async function decodePng(bytes: Uint8Array, name: string): Promise<Picture> {
+export async function decodePng(bytes: Uint8Array, name: string, inflate: Inflate = inflateStream): Promise<Picture> {
   const { header, palette, data } = readChunks(bytes, name);
   const { width, height, colourType } = header;
   const pixelBytes = PIXEL_BYTES[colourType]!;
@@ -67,16 +68,33 @@ export async function decodePng(bytes: Uint8Array, name: string): Promise<Pictur
   if (height * (stride + 1) > MAX_EXPANSION * data.length) {
     throw new FileError(`${name} is cut off: pixels are missing.`);
   }
-  const rows = new Uint8Array(height * (stride + 1));
+  const rows = await inflate(data, height * (stride + 1), name);
+  const samples = unfilter(rows, stride, height, pixelBytes, name);
+  if (colourType === PALETTE) return { width, height, channels: 3, pixels: applyPalette(samples, palette, name) };
+  const channels = pixelBytes < 3 ? 1 : 3;
+  return { width, height, channels, pixels: dropOpacity(samples, channels, pixelBytes, name) };
+}
+
+/**
+ * Makes exactly `length` bytes of zlib data; the `name` stands in its errors.
+ *
+ * @throws {FileError} where the data are damaged, or make more bytes or fewer.
+ */
+export type Inflate = (
+  data: Uint8Array<ArrayBuffer>,
+  length: number,
+  name: string,
+) => Promise<Uint8Array<ArrayBuffer>> | Uint8Array<ArrayBuffer>;
+
+/** Through the runtime's stream, which leaves much for the garbage collector. */
+async function inflateStream(data: Uint8Array<ArrayBuffer>, length: number, name: string) {
+  const rows = new Uint8Array(length);
   const stream = streamOf(memoryFile(name, data)).pipeThrough(new DecompressionStream("deflate"));
   await reading(stream, name, async (reader) => {
     await reader.expect(rows);
     await reader.expectEnd();
   });
-  const samples = unfilter(rows, stride, height, pixelBytes, name);
-  if (colourType === PALETTE) return { width, height, channels: 3, pixels: applyPalette(samples, palette, name) };
-  const channels = pixelBytes < 3 ? 1 : 3;
-  return { width, height, channels, pixels: dropOpacity(samples, channels, pixelBytes, name) };
+  return rows;
 }
 
 /**
