@@ -314,6 +314,18 @@ Deno.test("train: wrong arguments", async () => {
   for (const [args, message] of cases) assertMatch(await refused(["train", ...args], 2), message);
 });
 
+Deno.test("train: options that depend on a setting go by where that was set", async () => {
+  const file = `${root}/sba.json`;
+  await Deno.writeTextFile(file, '{ "distill": { "h": "sba" } }');
+  assertMatch(await refused(["train", "--config", file, "--lambda", "-2"], 2), /Lambda.*-2/);
+  assertMatch(await refused(["train", "--config", file, "--lambda", "-2", "--h", "kl"], 2), /--lambda goes with/);
+  const steps = ["--teacher-steps", "3", "--set", "teacher.batch=4", "--warmup", "2", "--set", "distill.batch=8"];
+  const { code, out } = await dibregman([...RUN, ...steps, "--teacher-only", "--dry-run"]);
+  assertEquals(code, 0);
+  assertMatch(out, /^teacher: 3 steps of 4 images/m);
+  assertMatch(out, /"warmupImages": 16,/);
+});
+
 Deno.test("train: files that are not what they should be", async () => {
   await Deno.writeTextFile(`${root}/text.csv`, "hello\n");
   assertMatch(await refused([...RUN, "--data", `${root}/text.csv`, "--out", `${root}/no`], 1), /text\.csv/);

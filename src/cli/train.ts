@@ -144,9 +144,6 @@ function checkValues(values: TrainValues): void {
       throw new UsageError(`--${name} cannot go with --resume: a run keeps the settings in its config.json.`);
     }
   }
-  if (values.lambda !== undefined && values.h !== "sba" && values.h !== "basu") {
-    throw new UsageError(`--lambda goes with --h sba or --h basu only.`);
-  }
   for (const stage of ["teacher", "distill"] as const) {
     if (values[`${stage}Images`] !== undefined && values[`${stage}Steps`] !== undefined) {
       throw new UsageError(`--${stage}-images and --${stage}-steps say the same; give one of them.`);
@@ -239,27 +236,33 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
   return await runAll(gpu, { folder, config, data, givenTeacher: given?.model, profile: values.profile });
 }
 
-/** The preset with the user's changes: those of the file, then the options', then the single settings'. */
+/**
+ * The preset with the user's changes: those of the file, then the options', then the single settings'; at last options that
+ * count updates, of the batch that comes out.
+ */
 function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, teacherGiven: boolean): RunConfig {
   const refuse: Fail = (message) => {
     throw new UsageError(`Of the settings given, ${message}${message.endsWith("?") ? "" : "."}`);
   };
   let config = withSettings(presetConfig(preset), { ...fromFile, preset }, failFor(values.config ?? ""));
-  config = withSettings(config, changesOf(values, config), refuse);
+  config = withSettings(config, changesOf(values), refuse);
   for (const setting of values.set) {
     const [, name, text] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
     if (name === "preset") throw new UsageError("The preset is chosen by --preset, or by a --config file.");
     if (name === undefined) throw new UsageError(`--set ${setting} should be a setting's name, "=" and its value.`);
     config = withSettings(config, settingAt(name, text!), refuse);
   }
+  config = withSettings(config, updatesAsImages(values, config), refuse);
+  const { h } = config.distill;
+  if (values.lambda !== undefined && h !== "sba" && h !== "basu") {
+    throw new UsageError("--lambda goes with --h sba or --h basu only.");
+  }
   checkTogether(config, teacherGiven, refuse);
   return config;
 }
 
 /** The options as changes of settings. */
-function changesOf(values: TrainValues, { teacher, distill }: RunConfig): Record<string, unknown> {
-  const batches = { teacher: values.batch ?? teacher.batch, distill: values.batch ?? distill.batch };
-  const imagesOf = (steps: number | undefined, batch: number) => steps === undefined ? undefined : steps * batch;
+function changesOf(values: TrainValues): Record<string, unknown> {
   return given({
     seed: values.seed,
     precision: values.precision,
@@ -268,26 +271,37 @@ function changesOf(values: TrainValues, { teacher, distill }: RunConfig): Record
     teacherOnly: values.teacherOnly || undefined,
     teacher: given({
       conditional: values.conditional || undefined,
-      batch: batches.teacher,
-      images: values.teacherImages ?? imagesOf(values.teacherSteps, batches.teacher),
+      batch: values.batch,
+      images: values.teacherImages,
       learningRate: values.teacherLr,
     }),
     distill: given({
-      batch: batches.distill,
-      images: values.distillImages ?? imagesOf(values.distillSteps, batches.distill),
+      batch: values.batch,
+      images: values.distillImages,
       h: values.h,
       lambda: values.lambda,
       generatorLr: values.generatorLr,
       fakeLr: values.fakeLr,
       classifierLr: values.classifierLr,
       criticUpdates: values.criticUpdates,
-      warmupImages: imagesOf(values.warmup, batches.distill),
       logitClamp: values.logitClamp,
       ratioMin: values.ratioMin,
       ratioMax: values.ratioMax,
     }),
     evaluation: given({ samples: values.evalSamples }),
   });
+}
+
+/** The options that count updates, as changes of settings that count images. */
+function updatesAsImages(values: TrainValues, { teacher, distill }: RunConfig): Record<string, unknown> {
+  const images = (updates: number | undefined, batch: number) => updates === undefined ? undefined : updates * batch;
+  return {
+    teacher: given({ images: images(values.teacherSteps, teacher.batch) }),
+    distill: given({
+      images: images(values.distillSteps, distill.batch),
+      warmupImages: images(values.warmup, distill.batch),
+    }),
+  };
 }
 
 /** What is not undefined. */

@@ -26,7 +26,7 @@ export interface PictureFiles {
 }
 
 /** The file that gives the classes: `{"labels": [["00000/img00000000.png", 3], …]}`, or null instead of the list. */
-export const LABELS_FILE = "dataset.json";
+const LABELS_FILE = "dataset.json";
 
 /** What systems leave beside pictures: files and folders that begin with a dot, and what macOS puts into archives. */
 const HIDDEN = /(^|\/)(\.|__MACOSX\/)/;

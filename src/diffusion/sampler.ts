@@ -31,7 +31,7 @@ import { sigmaLimits } from "./preconditioning.ts";
 import { evaluationsOf, type SolverSettings, type SolverStep, solverSteps } from "./solvers.ts";
 
 /** Images a program samples at once where nothing else is asked for. */
-export const SAMPLE_BATCH = 64;
+const SAMPLE_BATCH = 64;
 
 const SAMPLE_STREAM = 0x200;
 

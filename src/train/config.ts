@@ -168,7 +168,7 @@ export interface RunConfig {
   readonly teacherOnly: boolean;
   /** How models are measured. */
   readonly evaluation: EvaluationConfig;
-  /** Images between snapshots, the moving average with a picture of its samples, which are all kept; 0 for none. */
+  /** Images between snapshots of the moving average, which are all kept, the teacher's with a picture; 0 for none. */
   readonly snapshotEvery: { readonly teacher: number; readonly distill: number };
   /** Images between checkpoints, of which the last are kept. */
   readonly checkpointEvery: { readonly teacher: number; readonly distill: number };
