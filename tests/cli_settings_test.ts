@@ -1,5 +1,6 @@
 /** Teachers of classes, `--config`, `--set` and `--dry-run` from the command line. */
 
+import { presetConfig } from "../src/train/config.ts";
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { decodeModel } from "../src/io/model.ts";
 import { decodeNpz } from "../src/io/npz.ts";
@@ -166,6 +167,15 @@ Deno.test("train: a preset's settings yield to the file's, those to options, tho
   assertEquals([named.config.seed, named.config.teacher.batch], [1, 3]);
 });
 
+Deno.test("train --config: another architecture takes the place of the whole network", async () => {
+  const path = `${root}/network.json`;
+  const network = { ...presetConfig("mnist").network, modelChannels: 8, channelMult: [1], attnResolutions: [] };
+  await Deno.writeTextFile(path, JSON.stringify({ preset: "digits-tiny", network }));
+  const { config, plan } = await dryRun("--teacher-only", "--config", path, "--set", "network.dropout=0.1");
+  assertEquals(config.network, { ...network, dropout: 0.1 });
+  assertMatch(plan, /parameters: teacher [\d,]+/);
+});
+
 Deno.test("train --config: files that hold no settings are refused by name", async () => {
   const path = `${root}/bad.json`;
   const cases: [string, RegExp][] = [
@@ -183,7 +193,8 @@ Deno.test("train --config: files that hold no settings are refused by name", asy
     ['{"teacherOnly": 1}', /"teacherOnly" should be a boolean\.$/],
     ['{"scaling": "none"}', /"scaling" should be one of standard, edm\.$/],
     ['{"preset": "faces"}', /"preset" should be one of digits, /],
-    ['{"network": {"architecture": "song-unet"}}', /"network\.architecture" should be one of unet\.$/],
+    ['{"network": {"architecture": "song-unet"}}', /"network\.modelChannels" should be a whole number/],
+    ['{"network": {"architecture": "vit"}}', /"network\.architecture" should be one of unet, song-unet\.$/],
     ['{"network": {"dropout": 0.5}}', /no setting "network\.dropout"/],
     ['{"data": {"path": "x"}}', /"data" is given by --data and cannot stand here/],
     ['{"teacherFile": "x"}', /"teacherFile" is given by --teacher and cannot stand here/],

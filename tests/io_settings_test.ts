@@ -74,7 +74,7 @@ Deno.test("settings: each broken rule is named with what it asks for", () => {
     [parts({ inner: {} }), 'the field "parts.inner.words" should be a list, each item one of x'],
     [parts({ bettas: 1 }), 'there is no setting "parts.bettas". Did you mean "parts.betas"?'],
     [{ ...GOOD, cuont: 1 }, 'there is no setting "cuont". Did you mean "count"?'],
-    [{ ...GOOD, toString: 1 }, 'there is no setting "toString".'],
+    [{ ...GOOD, toString: 1 }, 'there is no setting "toString"'],
     [[], "there should be an object of settings"],
     [null, "there should be an object of settings"],
   ];

@@ -56,10 +56,11 @@ export async function run(args: string[]): Promise<void> {
   await expectWritable(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const workspace = new Workspace(gpu);
-  const evaluate = await compile(uploadWeights(workspace, model.info, model.weights), model.info, values.batch);
+  const batch = Math.min(values.batch, inputs.count);
+  const evaluate = await compile(uploadWeights(workspace, model.info, model.weights), model.info, batch);
   const { imageChannels, resolution } = imageSize(model.info.network);
   const denoised = new Float32Array(inputs.x.length);
-  for (let first = 0; first < inputs.count; first += values.batch) {
+  for (let first = 0; first < inputs.count; first += batch) {
     const part = await evaluate(inputs, first);
     denoised.set(part, first * imageChannels * resolution ** 2);
   }

@@ -14,7 +14,13 @@ const COMMAND = {
   name: "eval",
   summary: "Measure a trained model against real images.",
   options: [
-    { name: "model", kind: "string", required: true, placeholder: "FILE", help: "teacher or generator (.safetensors)" },
+    {
+      name: "model",
+      kind: "string",
+      required: true,
+      placeholder: "FILE",
+      help: "teacher or generator: a model file or a pickle of EDM",
+    },
     { name: "n", kind: "integer", min: 65, max: 1000000, default: 5000, help: "number of images" },
     { name: "seed", kind: "integer", min: 0, max: 4294967295, default: 0, help: "seed of the images" },
     ...SOLVER_OPTIONS,

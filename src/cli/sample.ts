@@ -20,7 +20,13 @@ const COMMAND = {
   name: "sample",
   summary: "Draw images from a trained model; the same seed gives the same images.",
   options: [
-    { name: "model", kind: "string", required: true, placeholder: "FILE", help: "teacher or generator (.safetensors)" },
+    {
+      name: "model",
+      kind: "string",
+      required: true,
+      placeholder: "FILE",
+      help: "teacher or generator: a model file or a pickle of EDM",
+    },
     { name: "n", kind: "integer", min: 1, max: 1000000, default: 64, help: "number of images" },
     {
       name: "seed",

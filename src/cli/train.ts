@@ -84,7 +84,12 @@ const COMMAND = {
     },
     { name: "h", kind: "choice", choices: BREGMAN_KINDS, help: "convex function of the Bregman divergence" },
     { name: "lambda", kind: "number", help: "parameter of the families sba and basu" },
-    { name: "teacher", kind: "string", placeholder: "FILE", help: "a trained teacher: skips its training" },
+    {
+      name: "teacher",
+      kind: "string",
+      placeholder: "FILE",
+      help: "a trained teacher, a model file or a pickle of EDM: skips its training",
+    },
     {
       name: "dry-run",
       kind: "flag",

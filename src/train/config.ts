@@ -266,6 +266,7 @@ const SID_CIFAR10: DistillConfig = {
   decayShare: 0,
   warmupImages: 100_000,
   ema: { halfLife: 500_000, rampRatio: 0.05 },
+  clipNorm: 0,
 };
 
 /**
@@ -306,8 +307,9 @@ export const PRESETS = {
     teacher: {
       ...TEACHER,
       ...{ images: 2_000_000, learningRate: 1e-3, rampImages: 25_600, ema: { halfLife: 50_000, rampRatio: 0.05 } },
+      clipNorm: 0,
     },
-    distill: { ...DISTILL, images: 400_000, batch: 128, ema: { halfLife: 10_000, rampRatio: 0.05 } },
+    distill: { ...DISTILL, images: 400_000, batch: 128, ema: { halfLife: 10_000, rampRatio: 0.05 }, clipNorm: 0 },
     evaluation: { ...EVALUATION, samples: 5000 },
     checkpointEvery: { teacher: 100_000, distill: 20_000 },
     snapshotEvery: { teacher: 0, distill: 0 },
@@ -474,8 +476,17 @@ export interface Changes {
   readonly [setting: string]: unknown;
 }
 
-/** `config` with `changes` in its place. Calls `fail` where one is no setting, or not what that may be. */
+/**
+ * `config` with `changes` in its place. Calls `fail` where one is no setting, or not what that may be. A network of
+ * another architecture takes the place of the whole network.
+ */
 export function withSettings(config: RunConfig, changes: Changes, fail: Fail): RunConfig {
+  const network = changes.network as NetworkSettings | undefined;
+  if (network?.architecture !== undefined && network.architecture !== config.network.architecture) {
+    const rules = rulesOf(network, fail);
+    checkSettings({ network }, { network: rules.network! }, fail);
+    return withChanges({ ...config, network }, changes, rules, fail);
+  }
   return withChanges(config, changes, rulesOf(config.network, fail), fail);
 }
 
@@ -552,7 +563,7 @@ function parseObject(text: string, fileName: string): Record<string, unknown> {
     throw new FileError(`${fileName} should be JSON: ${(error as Error).message}.`, { cause: error });
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new FileError(`${fileName} should hold an object of settings.`);
+    throw new FileError(`${fileName}: there should be an object of settings.`);
   }
   return value as Record<string, unknown>;
 }
