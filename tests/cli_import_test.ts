@@ -180,7 +180,11 @@ Deno.test("import: wrong files and arguments", async () => {
   const out = ["--out", `${root}/not.safetensors`];
   await Deno.writeFile(`${root}/plain.pkl`, bytesOf(`\x80\x04}${text("a")}K\x01s.`));
   const cases: [string[], number, RegExp][] = [
-    [[STATE, ...out], 1, /song_state\.pt holds weights, but no settings of the network that they belong to/],
+    [
+      [STATE, ...out],
+      1,
+      /song_state\.pt is not a model of this program: it holds weights, but no settings of the network/,
+    ],
     [
       [STATE, ...out, "--preset", "mnist"],
       1,

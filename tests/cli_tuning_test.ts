@@ -12,12 +12,7 @@ import { presetConfig } from "../src/train/config.ts";
 import { cacheFolder } from "../src/train/cache.ts";
 import { compileAll } from "../src/train/run.ts";
 import { command, dibregman } from "./command.ts";
-import { getGpu } from "./gpu.ts";
-
-/** Runs what uses the device, which outlives the test. */
-function deviceTest(name: string, fn: () => Promise<void>): void {
-  Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn });
-}
+import { deviceTest, getGpu } from "./gpu.ts";
 
 const root = await Deno.makeTempDir();
 globalThis.addEventListener("unload", () => Deno.removeSync(root, { recursive: true }));

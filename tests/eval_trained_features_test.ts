@@ -10,7 +10,7 @@ import { areDigits } from "../src/eval/feature_network.ts";
 import { type TrainedFeatures, trainFeatures } from "../src/eval/feature_training.ts";
 import { Workspace } from "../src/graph/mod.ts";
 import { cachedFeatures } from "../src/train/features.ts";
-import { gpuTest, uniformSource } from "./gpu.ts";
+import { deviceTest, uniformSource } from "./gpu.ts";
 
 const SIDE = 16;
 
@@ -60,7 +60,7 @@ async function inFolder(action: (folder: string) => Promise<void>): Promise<void
   }
 }
 
-gpuTest(
+deviceTest(
   "trained features: classes are told apart, real images are near themselves, noise and dim ones far",
   async (gpu) => {
     const data = shapes(200, 1);
@@ -88,7 +88,7 @@ gpuTest(
   },
 );
 
-gpuTest("trained features: without classes it is quarter turns that are told", async (gpu) => {
+deviceTest("trained features: without classes it is quarter turns that are told", async (gpu) => {
   const { labels, ...rest } = shapes(160, 3);
   // A bright frame at the top: which way is up can be seen.
   const pixels = rest.pixels.map((byte, i) => i % (SIDE * SIDE) < 3 * SIDE ? 255 : byte);
@@ -98,7 +98,7 @@ gpuTest("trained features: without classes it is quarter turns that are told", a
   assert(trained.accuracy > 0.8, `held-out accuracy ${trained.accuracy}`);
 });
 
-gpuTest("trained features: any side and number of channels, and the same bytes again", async (gpu) => {
+deviceTest("trained features: any side and number of channels, and the same bytes again", async (gpu) => {
   for (const [channels, side] of [[3, 10], [2, 7]] as const) {
     const uniform = uniformSource(side), count = 20;
     const data = describeImages({
@@ -113,7 +113,7 @@ gpuTest("trained features: any side and number of channels, and the same bytes a
   }
 });
 
-gpuTest("trained features: the accuracy is that of images which are not trained on", async (gpu) => {
+deviceTest("trained features: the accuracy is that of images which are not trained on", async (gpu) => {
   const data = { ...shapes(10, 6), labels: Uint16Array.from({ length: 10 }, (_, i) => i % 2), classes: 2 };
   const plain = await trainFeatures(gpu, data);
   let heldOut = 0;
@@ -126,7 +126,7 @@ gpuTest("trained features: the accuracy is that of images which are not trained 
   assertEquals([heldOut, plain.heldOut], [1, 1]);
 });
 
-gpuTest(
+deviceTest(
   "feature cache: trained once; a damaged or foreign file is named and replaced",
   (gpu) =>
     inFolder(async (root) => {
@@ -171,7 +171,7 @@ gpuTest(
     }),
 );
 
-gpuTest(
+deviceTest(
   "feature cache: where nothing can be kept, features are trained all the same",
   (gpu) =>
     inFolder(async (root) => {

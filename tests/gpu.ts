@@ -19,6 +19,9 @@ export function gpuTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
   Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: async () => await fn(await getGpu()) });
 }
 
+/** {@linkcode gpuTest} for suites that need files or processes: by its name the browser's suites are told from them. */
+export const deviceTest: typeof gpuTest = gpuTest;
+
 /** Norm-wise relative error ‖a − b‖ / ‖b‖ (‖a‖ where b is all zero). */
 export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
   if (a.length !== b.length) throw new Error(`Lengths differ: ${a.length} and ${b.length}.`);

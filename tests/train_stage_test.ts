@@ -9,7 +9,7 @@ import { initialWeights, Trainable } from "../src/optim/weights.ts";
 import { presetConfig } from "../src/train/config.ts";
 import { RunFolder } from "../src/train/folder.ts";
 import { runStage } from "../src/train/stage.ts";
-import { gpuTest } from "./gpu.ts";
+import { deviceTest } from "./gpu.ts";
 
 const STEPS = 50;
 const NETWORK = new Classifier({ imageChannels: 1, resolution: 8, modelChannels: 4, channelMult: [1], blocks: 1 });
@@ -57,14 +57,14 @@ const lost = (from: number, count: number, value = NaN) => (step: number) => [
   step >= from && step < from + count ? value : 1,
 ];
 
-gpuTest("stage: single steps that are not finite are passed over where gradients are sanitised", async (gpu) => {
+deviceTest("stage: single steps that are not finite are passed over where gradients are sanitised", async (gpu) => {
   const lines = await logOf(gpu, { loss: (step) => [step === 3 || step === 5 ? NaN : step] });
   assertEquals(lines.map(({ step, notFinite }) => [step, notFinite]), [[20, 2], [40, 0], [50, 0]]);
   assertEquals(lines[0]!.loss, (190 - 8) / 18);
   assertEquals(lines[1]!.loss, 29.5);
 });
 
-gpuTest("stage: one step that is not finite ends a run whose gradients are not sanitised", async (gpu) => {
+deviceTest("stage: one step that is not finite ends a run whose gradients are not sanitised", async (gpu) => {
   await assertRejects(
     () => logOf(gpu, { loss: lost(7, 1, Infinity), tolerant: false }),
     NonFiniteError,
@@ -73,17 +73,20 @@ gpuTest("stage: one step that is not finite ends a run whose gradients are not s
 });
 
 for (const settings of [{}, { checkpointEvery: 7 }, { logEvery: 10 }]) {
-  gpuTest(`stage: 19 lost steps in a row are passed over, 20 end the run: ${JSON.stringify(settings)}`, async (gpu) => {
-    const lines = await logOf(gpu, { loss: lost(5, 19), ...settings });
-    assertEquals(lines.reduce((sum, { notFinite }) => sum + notFinite!, 0), 19);
-    assertEquals(lines.at(-1)!.step, STEPS);
-    for (const from of [0, 5, 30]) {
-      await assertRejects(() => logOf(gpu, { loss: lost(from, 20), ...settings }), NonFiniteError, "loss became NaN");
-    }
-  });
+  deviceTest(
+    `stage: 19 lost steps in a row are passed over, 20 end the run: ${JSON.stringify(settings)}`,
+    async (gpu) => {
+      const lines = await logOf(gpu, { loss: lost(5, 19), ...settings });
+      assertEquals(lines.reduce((sum, { notFinite }) => sum + notFinite!, 0), 19);
+      assertEquals(lines.at(-1)!.step, STEPS);
+      for (const from of [0, 5, 30]) {
+        await assertRejects(() => logOf(gpu, { loss: lost(from, 20), ...settings }), NonFiniteError, "loss became NaN");
+      }
+    },
+  );
 }
 
-gpuTest("stage: a step is lost where none of its microbatches is finite", async (gpu) => {
+deviceTest("stage: a step is lost where none of its microbatches is finite", async (gpu) => {
   const last = Array.from({ length: 30 }, (_, i) => i < 29 ? NaN : 2);
   const lines = await logOf(gpu, { loss: () => last, logEvery: 10 });
   assert(lines.every(({ loss, notFinite }) => loss === 2 && notFinite === 290));
