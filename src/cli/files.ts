@@ -56,11 +56,11 @@ export async function fileSource(path: string, bytes: Uint8Array<ArrayBuffer>): 
   return { path, sha256: new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex() };
 }
 
-/** Reads a file named in a run's settings again and makes sure that it is still the same. */
-export async function rereadFile({ path, sha256 }: FileSource): Promise<Uint8Array<ArrayBuffer>> {
+/** Reads the model named in a run's settings again and makes sure that its file is still the same. */
+export async function rereadModel({ path, sha256 }: FileSource, settings?: StateSettings): Promise<Model> {
   const bytes = await readFile(path);
   if ((await fileSource(path, bytes)).sha256 !== sha256) {
     throw new FileError(`The file ${path} is not the one this run was begun with (its SHA-256 should be ${sha256}).`);
   }
-  return bytes;
+  return await importModel(bytes, path, settings);
 }

@@ -25,7 +25,7 @@ import {
 import { type Fail, settingAt } from "../io/settings.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
 import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
-import { fileSource, readImages, readModel, readText, rereadFile, rereadImages } from "./files.ts";
+import { fileSource, readImages, readModel, readText, rereadImages, rereadModel } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 import { TUNING } from "./tuning.ts";
@@ -230,15 +230,15 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     return await readSummary(folder);
   }
   const data = await rereadImages(config.data);
-  let given;
-  if (config.teacherFile && !await folder.has(RESULTS.teacher)) {
-    await rereadFile(config.teacherFile);
-    given = await readModel(config.teacherFile.path, stateSettings(config.preset));
-  }
+  // A teacher that is there, trained or given, is what is distilled: the settings' network is not.
+  const made = await folder.has(RESULTS.teacher) ? (await readModel(folder.file(RESULTS.teacher))).model : undefined;
+  const given = made || !config.teacherFile
+    ? undefined
+    : await rereadModel(config.teacherFile, stateSettings(config.preset));
   const gpu = await openGpu({ install: !values.noInstall, tuning: folder.file(TUNING_FILE) });
   if (values.profile) expectTimestamps(gpu);
-  await expectFits(gpu, config, data, given?.model.info);
-  return await runAll(gpu, { folder, config, data, givenTeacher: given?.model, profile: values.profile });
+  await expectFits(gpu, config, data, (made ?? given)?.info);
+  return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
 }
 
 /**
