@@ -10,6 +10,7 @@ import type { Model } from "../io/model.ts";
 import { decodeNpz, type NpyArray } from "../io/npz.ts";
 import type { FileSource } from "../train/config.ts";
 import { onDisk } from "../io/disk.ts";
+import { sha256 } from "../io/sha256.ts";
 
 /** Reads a file; one that cannot be read is the user's mistake. */
 function readFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
@@ -53,7 +54,7 @@ export async function rereadImages(known?: FileSource): Promise<ImageData8> {
 
 /** A file with the hash of its contents. */
 export async function fileSource(path: string, bytes: Uint8Array<ArrayBuffer>): Promise<FileSource> {
-  return { path, sha256: new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex() };
+  return { path, sha256: await sha256(bytes) };
 }
 
 /** Reads the model named in a run's settings again and makes sure that its file is still the same. */

@@ -284,7 +284,8 @@ function remarks(option: Option): string {
   return parts.length ? ` (${parts.join("; ")})` : "";
 }
 
-function camelCase(name: string): string {
+/** An option's name as its value is called. */
+export function camelCase(name: string): string {
   return name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
 }
 

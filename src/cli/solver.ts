@@ -4,7 +4,7 @@ import { SOLVERS, type SolverSettings, solverSteps } from "../diffusion/solvers.
 import { DEFAULT_SOLVER } from "../diffusion/sampler.ts";
 import { UsageError } from "../gpu/errors.ts";
 import type { Model } from "../io/model.ts";
-import type { Option, Values } from "./options.ts";
+import { camelCase, type Option, type Values } from "./options.ts";
 
 /** Options of every command that samples a teacher. */
 export const SOLVER_OPTIONS = [
@@ -23,10 +23,7 @@ export const SOLVER_OPTIONS = [
  * @throws {UsageError} where an option is none of the solver's, or any was given for a generator.
  */
 export function solverOf(values: Values<typeof SOLVER_OPTIONS>, { info }: Model): SolverSettings {
-  const given = SOLVER_OPTIONS.find(({ name }) => {
-    const key = name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
-    return values[key as keyof typeof values] !== undefined;
-  });
+  const given = SOLVER_OPTIONS.find(({ name }) => values[camelCase(name) as keyof typeof values] !== undefined);
   if (given && info.kind === "generator") {
     throw new UsageError(`--${given.name} goes with a teacher only: a generator takes one step.`);
   }

@@ -15,12 +15,12 @@ import type { Tensor } from "../graph/mod.ts";
 import { loadDigits } from "../data/digits.ts";
 import { type Precision, PRECISIONS } from "../nn/network.ts";
 import { defaultPreset, presetConfig, type PresetName, PRESETS, type RunConfig } from "../train/config.ts";
-import { expectWritable, onDisk } from "../io/disk.ts";
+import { expectWritable, onDisk, statIfThere } from "../io/disk.ts";
 import { Progress } from "../train/progress.ts";
 import { compileAll } from "../train/run.ts";
 import { type Command, parseOptions } from "./options.ts";
 import { NO_INSTALL, openAdapter } from "./setup.ts";
-import { cachedTuningPath, exists, identify, readCachedTuning, readTuning, shapeCount, writeTuning } from "./tuning.ts";
+import { cachedTuningPath, identify, readCachedTuning, readTuning, shapeCount, writeTuning } from "./tuning.ts";
 
 const COMMAND = {
   name: "tune",
@@ -71,7 +71,7 @@ export async function run(args: string[]): Promise<void> {
 /** Where the table goes, and what of it stays. */
 async function destination(own: AdapterIdentity, out?: string): Promise<{ path: string; old: Tuning["choices"] }> {
   if (out !== undefined) {
-    if (!await exists(out)) return { path: out, old: {} };
+    if (!await statIfThere(out)) return { path: out, old: {} };
     const tuning = await readTuning(out);
     const mismatch = adapterMismatch(tuning, own);
     if (mismatch) throw new FileError(`${out} holds another adapter's table (${mismatch}); choose another --out.`);

@@ -7,9 +7,10 @@ import { KernelChoices, type TuningTable } from "../gpu/family.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type AdapterIdentity, adapterMismatch, encodeTuning, parseTuning, type Tuning } from "../gpu/tuning.ts";
 import { cacheFolder } from "../train/cache.ts";
-import { onDisk, writeFileAtomic } from "../io/disk.ts";
+import { onDisk, statIfThere, writeFileAtomic } from "../io/disk.ts";
 import { driverName } from "./driver.ts";
 import type { StringOption } from "./options.ts";
+import { sha256 } from "../io/sha256.ts";
 
 /** The option that names a table, for the commands that compute with tuned kernels. */
 export const TUNING = {
@@ -32,8 +33,7 @@ export async function cachedTuningPath(
 ): Promise<string | undefined> {
   if (folder === undefined) return undefined;
   const readable = `${adapter} ${driver}`.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-").replace(/^-/, "").slice(0, 80);
-  const bytes = new TextEncoder().encode(JSON.stringify([adapter, vendor, driver]));
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex().slice(0, 8);
+  const digest = (await sha256(JSON.stringify([adapter, vendor, driver]))).slice(0, 8);
   return join(folder, `tuning-${readable.replace(/-$/, "")}-${digest}.json`);
 }
 
@@ -48,7 +48,7 @@ export async function readTuning(path: string): Promise<Tuning> {
 
 /** Reads a table of the cache; one that is damaged was not made by the user: it is named, and none. */
 export async function readCachedTuning(path: string): Promise<Tuning | undefined> {
-  if (!await exists(path)) return undefined;
+  if (!await statIfThere(path)) return undefined;
   try {
     return await readTuning(path);
   } catch (error) {
@@ -109,17 +109,4 @@ export function knownChoices(choices: TuningTable): { table: TuningTable; unknow
     }
   }
   return { table, unknown };
-}
-
-/** Whether there is a file or folder of that name. */
-export function exists(path: string): Promise<boolean> {
-  return onDisk(path, "looked at", async () => {
-    try {
-      await Deno.stat(path);
-      return true;
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return false;
-      throw error;
-    }
-  });
 }

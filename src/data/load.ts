@@ -3,7 +3,7 @@
 import { dirname, join } from "@std/path";
 import { FileError } from "../gpu/errors.ts";
 import type { ByteFile } from "../io/bytes.ts";
-import { onDisk } from "../io/disk.ts";
+import { onDisk, statIfThere } from "../io/disk.ts";
 import { readDatasetFile, readDatasetFolder } from "./detect.ts";
 import type { ImageData8 } from "./image_data.ts";
 
@@ -28,7 +28,7 @@ export async function loadDataset(path: string): Promise<ImageData8> {
   const folder = dirname(path);
   return await readDatasetFile(await openFile(path), async (name) => {
     const beside = join(folder, name);
-    return await exists(beside) ? await openFile(beside) : undefined;
+    return (await statIfThere(beside))?.isFile ? await openFile(beside) : undefined;
   });
 }
 
@@ -68,8 +68,4 @@ async function listFolder(path: string): Promise<Map<string, ByteFile>> {
   };
   await visit(path, "", []);
   return files;
-}
-
-async function exists(path: string): Promise<boolean> {
-  return (await Deno.stat(path).catch(() => undefined))?.isFile ?? false;
 }

@@ -66,7 +66,12 @@ export const DEFAULT_SOLVER: SolverSettings = { solver: "heun", steps: 18 };
 export function createSampler(weights: Weights, info: ModelInfo, options: SamplerOptions = {}): Promise<Sampler> {
   const { batch = SAMPLE_BATCH, solver = DEFAULT_SOLVER } = options;
   if (info.kind === "generator") return oneStepSampler(weights, info, batch);
-  return solverSampler(weights, info, batch, solverSteps(solver, sigmaLimits(createNetwork(info).preconditioning)));
+  return solverSampler(
+    weights,
+    info,
+    batch,
+    solverSteps(solver, sigmaLimits((weights.network as DenoisingNetwork).preconditioning)),
+  );
 }
 
 /** Leaves of a sampler's random numbers. */

@@ -27,6 +27,7 @@ import {
   imageVariable,
   type TrainedFeatures,
 } from "./feature_training.ts";
+import { sha256 } from "../io/sha256.ts";
 
 export { FEATURES };
 
@@ -121,7 +122,7 @@ async function originOf(
   { task, accuracy, heldOut, weights }: TrainedFeatures,
 ): Promise<FeatureOrigin> {
   const bytes = new Uint8Array(await new Blob([...weights.values()]).arrayBuffer());
-  const fingerprint = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex().slice(0, 16);
+  const fingerprint = (await sha256(bytes)).slice(0, 16);
   const learned = task === "classes"
     ? `tell its ${data.classes} classes apart`
     : "tell by how many quarter turns its images, which have no classes, are turned";

@@ -39,6 +39,18 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array): Promise<
 /** Ending of files that are not yet whole. */
 const TEMPORARY = ".tmp";
 
+/** What the system says of a file or folder; undefined where there is none of that name. */
+export function statIfThere(path: string): Promise<Deno.FileInfo | undefined> {
+  return onDisk(path, "looked at", async () => {
+    try {
+      return await Deno.stat(path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    }
+  });
+}
+
 /** Names of what lies in a folder. */
 export async function namesIn(folder: string): Promise<string[]> {
   const entries = await onDisk(folder, "read", () => Array.fromAsync(Deno.readDir(folder)));

@@ -1,17 +1,16 @@
 /** Models from files of any program that is known: this one's, EDM's, and PyTorch's weights with settings beside them. */
 
 import { FileError } from "../gpu/errors.ts";
-import { elementCount, shapeText } from "../graph/mod.ts";
-import { createNetwork, type DenoiserConfig } from "../nn/networks.ts";
+import type { DenoiserConfig } from "../nn/networks.ts";
 import {
   EDM_PRECONDITIONING,
   type Preconditioning,
   VE_PRECONDITIONING,
   VP_PRECONDITIONING,
 } from "../nn/preconditioning.ts";
-import { RESAMPLE_BUFFER, type SongUNetConfig, songUNetConfig } from "../nn/song_unet.ts";
+import { type SongUNetConfig, songUNetConfig } from "../nn/song_unet.ts";
 import type { EdmArgument, EdmNetwork } from "./edm.ts";
-import { decodeModel, isModelFile, type Model } from "./model.ts";
+import { decodeModel, isModelFile, type Model, weightsOf } from "./model.ts";
 import { checkNetwork, NETWORK_RULES, PRECONDITIONING_RULES } from "./network_rules.ts";
 import { checkSettings, type Fail } from "./settings.ts";
 import type { FloatTensor } from "./torch.ts";
@@ -155,20 +154,9 @@ function imported(
   fileName: string,
   what: string,
 ): Model {
-  const weights = new Map<string, Float32Array<ArrayBuffer>>();
-  for (const { name, shape } of createNetwork(config).parameters) {
-    const tensor = tensors.get(name);
-    if (!tensor) throw new FileError(`${fileName}: tensor "${name}" is missing.`);
-    if (tensor.shape.join() !== shape.join() || tensor.data.length !== elementCount(shape)) {
-      throw new FileError(
-        `${fileName}: tensor "${name}" should be ${shapeText(shape)} but is ${shapeText(tensor.shape)}.`,
-      );
-    }
-    if (!tensor.data.every(Number.isFinite)) throw new FileError(`${fileName}: tensor "${name}" is not finite.`);
-    weights.set(name, tensor.data);
-  }
-  const foreign = [...tensors.keys()].find((name) => !weights.has(name) && !RESAMPLE_BUFFER.test(name));
-  if (foreign !== undefined) throw new FileError(`${fileName}: tensor "${foreign}" is not one of the network's.`);
   const provenance = { source: `imported: ${what}`, licence: "that of the imported file" };
-  return { info: { kind: "teacher", ...config, mean: 0, std: 0.5, provenance }, weights };
+  return {
+    info: { kind: "teacher", ...config, mean: 0, std: 0.5, provenance },
+    weights: weightsOf(config, tensors, fileName),
+  };
 }

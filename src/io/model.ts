@@ -1,6 +1,7 @@
 /** Model files: safetensors whose metadata holds all that is needed to use the network. */
 
 import { FileError, NonFiniteError } from "../gpu/errors.ts";
+import { elementCount, shapeText } from "../graph/tensor.ts";
 import { createNetwork, type DenoiserConfig, type NetworkConfig } from "../nn/networks.ts";
 import { RESAMPLE_BUFFER, resampleBuffers } from "../nn/song_unet.ts";
 import { checkNetwork, entryOf, NETWORK_RULES, PRECONDITIONING_RULES } from "./network_rules.ts";
@@ -79,23 +80,48 @@ export async function decodeModel(bytes: Uint8Array<ArrayBuffer>, fileName: stri
     throw new FileError(`${fileName}: not a model of this program (metadata "format" should be "${FORMAT}").`);
   }
   const info = { ...checkInfo(parse(model, fileName), fileName), provenance };
+  return { info, weights: weightsOf(info, tensors, fileName) };
+}
+
+/** A tensor of a file. */
+export interface FileTensor {
+  /** Type of its elements, as safetensors calls it; f32 when absent. */
+  readonly dtype?: string;
+  /** Its shape. */
+  readonly shape: readonly number[];
+  /** Its elements. */
+  readonly data: ArrayLike<number | bigint>;
+}
+
+/**
+ * A network's weights out of a file's tensors, which are no others but for PyTorch's buffers.
+ *
+ * @throws {FileError} naming the tensor that is missing, foreign, of another type or shape, or not finite.
+ */
+export function weightsOf(
+  config: DenoiserConfig,
+  tensors: ReadonlyMap<string, FileTensor>,
+  fileName: string,
+): Map<string, Float32Array<ArrayBuffer>> {
   const weights = new Map<string, Float32Array<ArrayBuffer>>();
-  for (const { name, shape } of createNetwork(info).parameters) {
+  for (const { name, shape } of createNetwork(config).parameters) {
     const tensor = tensors.get(name);
     if (!tensor) throw new FileError(`${fileName}: tensor "${name}" is missing.`);
-    if (tensor.dtype !== "F32" || tensor.shape.join() !== shape.join()) {
+    const { dtype, data } = tensor;
+    const fits = tensor.shape.join() === shape.join() && data.length === elementCount(shape);
+    if ((dtype ?? "F32") !== "F32" || !fits) {
+      const [wanted, got] = [dtype && "F32", dtype].map((type) => type ? `${type} ` : "");
       throw new FileError(
-        `${fileName}: tensor "${name}" should be F32 [${shape.join(", ")}] but is ${tensor.dtype} [${
-          tensor.shape.join(", ")
-        }].`,
+        `${fileName}: tensor "${name}" should be ${wanted}${shapeText(shape)} but is ${got}${shapeText(tensor.shape)}.`,
       );
     }
-    if (!tensor.data.every(Number.isFinite)) throw new FileError(`${fileName}: tensor "${name}" is not finite.`);
-    weights.set(name, tensor.data);
+    const floats = data as Float32Array<ArrayBuffer>;
+    if (!floats.every(Number.isFinite)) throw new FileError(`${fileName}: tensor "${name}" is not finite.`);
+    weights.set(name, floats);
   }
   const foreign = [...tensors.keys()].find((name) => !weights.has(name) && !RESAMPLE_BUFFER.test(name));
   if (foreign !== undefined) throw new FileError(`${fileName}: tensor "${foreign}" is not one of the network's.`);
-  return { info, weights };
+  return weights;
 }
 
 function parse(text: string, fileName: string): Record<string, unknown> {

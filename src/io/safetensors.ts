@@ -3,6 +3,7 @@
 import { FileError, UsageError } from "../gpu/errors.ts";
 import { elementCount, shapeText } from "../graph/tensor.ts";
 import { bfloatToNumber, halfToNumber } from "./floats.ts";
+import { sha256 } from "./sha256.ts";
 
 /** The values of a tensor in host memory, by the type's name in safetensors. */
 export interface TensorArrays {
@@ -266,9 +267,4 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 function isCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
-}
-
-async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -20,6 +20,7 @@ import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../io/s
 import { cacheFolder } from "./cache.ts";
 import { onDisk, writeFileAtomic } from "../io/disk.ts";
 import { Progress, type ProgressSink, STDERR } from "./progress.ts";
+import { sha256 } from "../io/sha256.ts";
 
 /** What {@linkcode cachedFeatures} does otherwise than usual. */
 export interface FeatureCacheOptions {
@@ -57,9 +58,7 @@ export async function cachedFeatures(
 
 /** A hash of the images, their classes and what else the weights depend on. */
 async function featureKey(data: ImageData8): Promise<string> {
-  const text = JSON.stringify([FEATURES_VERSION, hashImages(data)]);
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return new Uint8Array(digest).toHex().slice(0, 16);
+  return (await sha256(JSON.stringify([FEATURES_VERSION, hashImages(data)]))).slice(0, 16);
 }
 
 async function train(gpu: Gpu, data: ImageData8, sink: ProgressSink): Promise<TrainedFeatures> {

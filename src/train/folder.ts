@@ -5,7 +5,7 @@ import { FileError } from "../gpu/errors.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
-import { onDisk, removeTemporaryFiles, writeFileAtomic } from "../io/disk.ts";
+import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 
 /** Names of the results in a run's folder. */
 export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
@@ -105,15 +105,7 @@ export class RunFolder {
 
   /** Whether the folder holds the file. */
   async has(name: string): Promise<boolean> {
-    const path = this.file(name);
-    return await onDisk(path, "looked at", async () => {
-      try {
-        return (await Deno.stat(path)).isFile;
-      } catch (error) {
-        if (error instanceof Deno.errors.NotFound) return false;
-        throw error;
-      }
-    });
+    return (await statIfThere(this.file(name)))?.isFile ?? false;
   }
 
   /** Reads a file of the folder. */

@@ -27,6 +27,7 @@ import { openEvaluator } from "./features.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 import { distillRuns, distillSeed, prepareDistillation, prepareTeacher, teacherRuns, teacherSeed } from "./stages.ts";
+import { sha256 } from "../io/sha256.ts";
 
 /** Steps between two lines of the log. */
 const LOG_EVERY = { teacher: 20, distill: 10 };
@@ -224,8 +225,7 @@ export async function readSummary(folder: RunFolder): Promise<Summary> {
 
 /** A short hash of the settings: a checkpoint of other settings is not taken for this run's. */
 async function identity(config: RunConfig): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(JSON.stringify(config)));
-  return new Uint8Array(digest).toHex().slice(0, 16);
+  return (await sha256(JSON.stringify(config))).slice(0, 16);
 }
 
 /** Reads a model file of the run. */

@@ -64,9 +64,9 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
     const hopeless = streaks.add(metrics, looks.taken(step));
     if (hopeless !== undefined) throw notFinite(name, hopeless, metrics[hopeless]!, step);
     held.push(metrics);
-    progress.update(step, averages(stage, step, held));
-    if (!logs) continue;
     const values = averages(stage, step, held);
+    progress.update(step, values);
+    if (!logs) continue;
     held = [];
     if (snaps) await stage.snapshot(step);
     let shown = {};
