@@ -1,5 +1,6 @@
 /** Descriptors of the Bregman weighting: logits to weights, and the gradient at the generator's output. */
 
+import { GraphError } from "../src/gpu/errors.ts";
 import { type Dispatch, F32, spread } from "../src/gpu/kernel.ts";
 import weightsSource from "./bregman.wgsl" with { type: "text" };
 import gradientSource from "./bregman_grad.wgsl" with { type: "text" };
@@ -23,11 +24,13 @@ export type BregmanKind = typeof BREGMAN_KINDS[number];
 export interface BregmanShape {
   /** Samples. */
   readonly batch: number;
-  /** Which h. */
-  readonly kind: BregmanKind;
+  /** Which h, or "given" where c(r) is read from a buffer. */
+  readonly kind: BregmanKind | "given";
   /** The parameter of `sba` and `basu`; ignored by the others. */
   readonly lambda: number;
-  /** Logits are clamped to +- this. */
+  /** Logits are divided by this. */
+  readonly temperature: number;
+  /** They are then clamped to +- this. */
   readonly logitClamp: number;
   /** Least density ratio r = q/p, at least 0. */
   readonly ratioMin: number;
@@ -43,6 +46,10 @@ export interface BregmanBuffers<B> {
   readonly logits: B;
   /** [1]: 0 for weights of one (warm-up), 1 for c(r), between the two a mixture. */
   readonly blend: B;
+  /** Added to the clamped logits [batch]; absent: nothing. */
+  readonly offsets?: B | undefined;
+  /** c(r) [batch] of the kind "given". */
+  readonly given?: B | undefined;
   /** Weights c [batch], written. */
   readonly weights: B;
   /** Bounded density ratios r [batch], written. */
@@ -54,25 +61,41 @@ export interface BregmanBuffers<B> {
 /** Bound on |ln r| and |lambda l|: exp(70) times any batch is still an f32. */
 export const LOG_BOUND = 70;
 
+/** What a logit is bounded to: ± `logit` before the offset, then [-logRatioMax, -logRatioMin]. */
+export function logBounds(
+  { logitClamp, ratioMin, ratioMax }: Pick<BregmanShape, "logitClamp" | "ratioMin" | "ratioMax">,
+): { readonly logit: number; readonly logRatioMin: number; readonly logRatioMax: number } {
+  const bound = (log: number) => Math.min(LOG_BOUND, Math.max(-LOG_BOUND, log));
+  return { logit: bound(logitClamp), logRatioMin: bound(Math.log(ratioMin)), logRatioMax: bound(Math.log(ratioMax)) };
+}
+
 /** ratios = exp(-l) and weights = c(r) = h''(r) r of bounded logits l, with their statistics. */
 export function bregmanWeights<B>(b: BregmanBuffers<B>, s: BregmanShape): Dispatch<B> {
-  const bound = (log: number) => new F32(Math.min(LOG_BOUND, Math.max(-LOG_BOUND, log)));
+  if ((s.kind === "given") !== (b.given !== undefined)) {
+    throw new GraphError(`Weights of the kind ${s.kind} come ${b.given ? "from no" : "from a"} buffer.`);
+  }
+  const bounds = logBounds(s);
   return {
     label: "bregman.weights",
     source: weightsSource,
-    constants: { KIND: BREGMAN_KINDS.indexOf(s.kind), NORMALISE: Number(s.normalise) },
+    constants: {
+      KIND: s.kind === "given" ? BREGMAN_KINDS.length : BREGMAN_KINDS.indexOf(s.kind),
+      OFFSETS: Number(b.offsets !== undefined),
+      NORMALISE: Number(s.normalise),
+    },
     uniforms: [
       s.batch,
       new F32(s.lambda),
-      bound(s.logitClamp),
-      bound(Math.log(s.ratioMin)),
-      bound(Math.log(s.ratioMax)),
+      new F32(1 / s.temperature),
+      new F32(bounds.logit),
+      new F32(bounds.logRatioMin),
+      new F32(bounds.logRatioMax),
     ],
-    reads: [b.logits, b.blend],
+    reads: [b.logits, b.blend, b.offsets ?? b.logits, b.given ?? b.logits],
     writes: [b.weights, b.ratios, b.stats],
     workgroups: [1, 1, 1],
     flops: 20 * s.batch,
-    bytes: 4 * (3 * s.batch + 7),
+    bytes: 4 * ((3 + Number(b.offsets !== undefined) + Number(b.given !== undefined)) * s.batch + 7),
   };
 }
 

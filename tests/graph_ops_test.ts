@@ -512,8 +512,8 @@ gpuTest("the Bregman weighting", async (gpu) => {
   const logits = g.affine(normal(5), 2, 0);
   const images = { x: normal(5, 2, 3, 3), fake: normal(5, 2, 3, 3), teacher: normal(5, 2, 3, 3) };
   kinds.forEach((kind, i) => {
-    const settings = { kind, lambda: 0.5, logitClamp: 3, ratioMin: 0.1, ratioMax: 8, normalise: i % 2 === 0 };
-    const { weights, ratios, stats } = g.bregmanWeights(logits, g.constant([0.75], []), settings);
+    const settings = { h: { kind, lambda: 0.5 }, logitClamp: 3, ratioMin: 0.1, ratioMax: 8, normalise: i % 2 === 0 };
+    const { weights, ratios, stats } = g.bregmanWeights({ logits, blend: g.constant([0.75], []) }, settings);
     const gradient = g.bregmanGradient({ weights, ...images }, { normaliser: i % 3 === 0, epsilon: 1e-3 });
     Object.assign(tensors, {
       [`${kind} weights`]: weights,
@@ -633,6 +633,12 @@ Deno.test("ops name themselves and the shapes that do not fit", () => {
 });
 
 function bregman(logits: Tensor): Tensor {
-  const settings = { lambda: 1, logitClamp: 9, ratioMin: 0.1, ratioMax: 9, normalise: false } as const;
-  return g.bregmanWeights(logits, g.constant([1], []), { kind: "kl", ...settings }).weights;
+  const settings = {
+    h: { kind: "kl", lambda: 1 },
+    logitClamp: 9,
+    ratioMin: 0.1,
+    ratioMax: 9,
+    normalise: false,
+  } as const;
+  return g.bregmanWeights({ logits, blend: g.constant([1], []) }, settings).weights;
 }

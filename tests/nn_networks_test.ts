@@ -137,7 +137,7 @@ for (const kind of ["kl", "jeffreys"] as const) {
     }, {
       sigmaInit: 2.5,
       normaliser: true,
-      bregman: { kind, lambda: 0, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
+      bregman: { h: { kind, lambda: 0 }, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
     });
     const program = await ws.compile({
       label: "test",

@@ -29,7 +29,7 @@ const SETTINGS: DistillSettings = {
   sigmaInit: 2.5,
   sigmaRange: 0.8,
   fakeSigma: { mean: -1.2, std: 1.2 },
-  bregman: { kind: "jeffreys", lambda: 0, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
+  bregman: { h: { kind: "jeffreys", lambda: 0 }, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
   normaliser: true,
 };
 

@@ -181,7 +181,7 @@ function bregmans(): Case[] {
     const count = batch! * perSample!;
     const weights: BregmanShape = {
       batch: batch!,
-      ...{ kind: "jeffreys", lambda: 0, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
+      ...{ kind: "jeffreys", lambda: 0, temperature: 1, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
     };
     const gradient = {
       ...{ batch: batch!, perSample: perSample!, normaliser: true, epsilon: 1e-8 },

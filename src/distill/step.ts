@@ -167,7 +167,7 @@ export function generatorGradient(
   const fake = denoise(fakeScore.network as DenoisingNetwork, fakeScore.values.lookup, xt, sigma);
   const real = denoise(teacher.network as DenoisingNetwork, teacher.lookup, xt, sigma);
   const logits = classify(classifier.network as Classifier, classifier.values.lookup, xt, sigma);
-  const { weights, stats } = bregmanWeights(logits, blend, settings.bregman);
+  const { weights, stats } = bregmanWeights({ logits, blend }, settings.bregman);
   const g = bregmanGradient({ weights, x, fake, teacher: real }, { normaliser: settings.normaliser });
   return { x, g, stats, weights };
 }

@@ -126,7 +126,7 @@ export async function prepareDistillation(
     teacher: new Weights(workspace, "teacher", createNetwork(teacherInfo, { precision })),
   };
   const { generator, fakeScore, classifier } = networks;
-  const bregman = { kind, lambda, logitClamp, ratioMin, ratioMax, normalise: true };
+  const bregman = { h: { kind, lambda }, logitClamp, ratioMin, ratioMax, normalise: true };
   const images = uploadImages(workspace, data, teacherInfo);
   const critics = await compileCriticStep(networks, images, { ...settings, bregman });
   const gradient = await compileGeneratorStep(networks, { ...settings, bregman });

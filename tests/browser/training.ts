@@ -77,7 +77,7 @@ async function distil(
   trace: Trace,
   precision: Precision,
 ): Promise<void> {
-  const { batch, h: kind, generatorLr, fakeLr, classifierLr } = DISTILL;
+  const { batch, h: kind, lambda, generatorLr, fakeLr, classifierLr } = DISTILL;
   const trainable = (name: string, network: UNet | Classifier) =>
     new Trainable(workspace, name, network, 1, lossScale(precision, batch));
   const generator = trainable("generator", new UNet(NETWORK, { precision }));
@@ -91,7 +91,7 @@ async function distil(
   const trained = [generator, fakeScore, classifier];
   const before = await readAll(trained);
 
-  const settings = { ...DISTILL, bregman: { ...DISTILL, kind, normalise: true } };
+  const settings = { ...DISTILL, bregman: { ...DISTILL, h: { kind, lambda }, normalise: true } };
   const critics = await compileCriticStep(networks, images, settings);
   const gradient = await compileGeneratorStep(networks, settings);
   const updates = await Promise.all(trained.map((network) => Optimizer.create(network, adam(DISTILL))));

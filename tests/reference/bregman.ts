@@ -1,28 +1,32 @@
 /** Float64 references of the Bregman weighting and of the gradient at the generator's output. */
 
-import { type BregmanGradientShape, type BregmanShape, LOG_BOUND } from "../../kernels/bregman.ts";
-import { BREGMAN } from "../../src/distill/bregman.ts";
+import { type BregmanGradientShape, type BregmanKind, type BregmanShape, LOG_BOUND } from "../../kernels/bregman.ts";
+import { bregmanFunction, usesLambda } from "../../src/distill/bregman.ts";
 
 /** Weights, ratios and their statistics [6], as the kernel's buffers of these names. */
 export function bregmanWeightsReference(
   logits: ArrayLike<number>,
   blend: number,
   s: BregmanShape,
+  { offsets, given }: { offsets?: ArrayLike<number> | undefined; given?: ArrayLike<number> | undefined } = {},
 ): { weights: number[]; ratios: number[]; stats: number[] } {
-  const bounded = Array.from(logits, (logit) => {
-    const clamped = clamp(logit, -s.logitClamp, s.logitClamp);
-    const logRatio = clamp(-clamped, Math.log(s.ratioMin), Math.log(s.ratioMax));
+  const bounded = Array.from(logits, (logit, i) => {
+    const clamped = clamp(clamp(logit / s.temperature, -s.logitClamp, s.logitClamp), -LOG_BOUND, LOG_BOUND);
+    const logRatio = clamp(-(clamped + (offsets?.[i] ?? 0)), Math.log(s.ratioMin), Math.log(s.ratioMax));
     return -clamp(logRatio, -LOG_BOUND, LOG_BOUND);
   });
-  const { usesLambda, weight } = BREGMAN[s.kind];
-  const raw = bounded.map((l) => {
-    const usable = usesLambda ? clamp(s.lambda * l, -LOG_BOUND, LOG_BOUND) / s.lambda : l;
-    return (1 - blend) + blend * weight(usable, s.lambda);
-  });
+  const weigh = (l: number, i: number) => s.kind === "given" ? given![i]! : knownWeight(s.kind, s.lambda, l);
+  const raw = bounded.map((l, i) => (1 - blend) + blend * weigh(l, i));
   const scale = s.normalise ? 1 / mean(raw) : 1;
   const weights = raw.map((c) => c * scale);
   const ratios = bounded.map((l) => Math.exp(-l));
   return { weights, ratios, stats: [...summary(ratios), ...summary(weights)] };
+}
+
+/** c(r) with the kernel's bound on exponents. */
+function knownWeight(kind: BregmanKind, lambda: number, l: number): number {
+  const usable = usesLambda(kind) ? clamp(lambda * l, -LOG_BOUND, LOG_BOUND) / lambda : l;
+  return bregmanFunction(kind, lambda).weight(usable);
 }
 
 /** g [batch, perSample]. */

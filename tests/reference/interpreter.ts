@@ -112,6 +112,8 @@ interface AxisAttrs {
   readonly start: number;
 }
 
+type BregmanAttrs = Omit<BregmanShape, "batch"> & { readonly offsets: boolean };
+
 interface DropoutAttrs {
   readonly stream: number;
   readonly offset: number;
@@ -242,11 +244,11 @@ const OPS: Readonly<Record<string, Evaluate>> = {
   "accumulate": op<{ readonly share: number }>(([sum, part, keep], { share }) => [
     Array.from(part!, (value, i) => share * value + (keep![0] === 0 ? 0 : sum![i]!)),
   ]),
-  "bregmanWeights": op<Omit<BregmanShape, "batch">>(([logits, blend], settings) => {
+  "bregmanWeights": op<BregmanAttrs>(([logits, blend, ...more], { offsets, ...settings }) => {
     const { weights, ratios, stats } = bregmanWeightsReference(logits!, blend![0]!, {
       batch: logits!.length,
       ...settings,
-    });
+    }, { offsets: offsets ? more.shift() : undefined, given: more[0] });
     return [weights, ratios, stats];
   }),
   "bregmanGradient": op<Pick<BregmanGradientShape, "normaliser" | "epsilon">>(([weights, x, fake, teacher], attrs) => {

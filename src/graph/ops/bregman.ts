@@ -3,17 +3,29 @@
 import {
   bregmanGradient as gradientKernel,
   type BregmanKind,
+  type BregmanShape,
   bregmanWeights as weightsKernel,
+  logBounds,
 } from "../../../kernels/bregman.ts";
+import { GraphError } from "../../gpu/errors.ts";
 import { apply, expectDType, expectShapes, Node, type Op, sameShape, type Tensor } from "../tensor.ts";
+import { add, affine, broadcastTo, clamp } from "./pointwise.ts";
+
+/**
+ * How c(r) = h″(r)·r is computed: by the kernel for a known h (`lambda` is the parameter of the families `sba` and
+ * `basu`, unused by the others), or by a function of pointwise ops from effective logits l = −log r [N] to c [N].
+ */
+export type BregmanWeighting =
+  | { readonly kind: BregmanKind; readonly lambda: number }
+  | { readonly weight: (logit: Tensor) => Tensor };
 
 /** Settings of {@linkcode bregmanWeights}. */
 export interface BregmanSettings {
-  /** The convex function h. */
-  readonly kind: BregmanKind;
-  /** Parameter of the families `sba` and `basu`; unused by the others. */
-  readonly lambda: number;
-  /** Logits are limited to ± this. */
+  /** The weighting that the convex function h gives. */
+  readonly h: BregmanWeighting;
+  /** Logits are divided by this; absent: 1. */
+  readonly temperature?: number;
+  /** They are then limited to ± this. */
   readonly logitClamp: number;
   /** The ratio is clipped to [ratioMin, ratioMax]. */
   readonly ratioMin: number;
@@ -23,32 +35,87 @@ export interface BregmanSettings {
   readonly normalise: boolean;
 }
 
-const weightsOp: Op<BregmanSettings> = {
+/** Logits, blend, then the offsets (where there are some) and what is given (by a weight function). */
+type WeightsAttrs = Omit<BregmanShape, "batch"> & { readonly offsets: boolean };
+
+const weightsOp: Op<WeightsAttrs> = {
   name: "bregmanWeights",
-  lower: ({ inputs: [logits, blend], outputs: [weights, ratios, stats], attrs }) => [
-    weightsKernel({ logits: logits!, blend: blend!, weights: weights!, ratios: ratios!, stats: stats! }, {
-      batch: logits!.size,
-      ...attrs,
-    }),
-  ],
+  lower: ({ inputs: [logits, blend, ...more], outputs: [weights, ratios, stats], attrs: { offsets, ...shape } }) => {
+    const given = shape.kind === "given" ? more.at(-1) : undefined;
+    return [
+      weightsKernel({
+        ...{ logits: logits!, blend: blend!, offsets: offsets ? more[0] : undefined, given },
+        ...{ weights: weights!, ratios: ratios!, stats: stats! },
+      }, { batch: logits!.size, ...shape }),
+    ];
+  },
 };
 
+/** What {@linkcode bregmanWeights} reads. */
+export interface BregmanTensors {
+  /** The classifier's log-odds of "real" [N]. */
+  readonly logits: Tensor;
+  /** []: 0 gives c = 1, 1 gives c(r). */
+  readonly blend: Tensor;
+  /** [N], added to the limited logits: with the logarithm of a mean ratio, r is divided by that mean. Absent: 0. */
+  readonly offsets?: Tensor;
+}
+
 /**
- * c(r) = h″(r)·r for each sample from the classifier's logit (r = e^(−logit)): clamped, clipped, blended with 1
- * (`blend` [] : 0 is c = 1) and divided by its batch mean.
+ * c(r) = h″(r)·r for each sample from the effective logit l = −log r: the classifier's divided by the temperature,
+ * limited, with its offset, and limited once more so that r is in its bounds. c is blended with 1 and divided by its
+ * batch mean. A NaN logit gives a NaN weight; so does an offset, or a result of a weight function, that is not finite.
  *
  * `stats` holds min, mean, max of r and min, mean, max of c.
+ *
+ * @throws {GraphError} where shapes, types or settings do not fit.
  */
 export function bregmanWeights(
-  logits: Tensor,
-  blend: Tensor,
+  { logits, blend, offsets }: BregmanTensors,
   settings: BregmanSettings,
 ): { readonly weights: Tensor; readonly ratios: Tensor; readonly stats: Tensor } {
-  expectDType("f32", "bregmanWeights", logits, blend);
-  expectShapes(logits.shape.length === 1 && blend.size === 1, "bregmanWeights", "logits [N], blend []", logits, blend);
-  const node = new Node(weightsOp, settings, [logits, blend], [logits, logits, { shape: [6], dtype: "f32" }]);
+  const tensors = [logits, blend, ...offsets ? [offsets] : []];
+  expectDType("f32", "bregmanWeights", ...tensors);
+  const fits = logits.shape.length === 1 && blend.size === 1 && (!offsets || sameShape(offsets.shape, logits.shape));
+  expectShapes(fits, "bregmanWeights", "logits [N], blend [] and, where given, offsets [N]", ...tensors);
+  const { h, temperature = 1, ...rest } = settings;
+  const { logitClamp, ratioMin, ratioMax, normalise } = rest;
+  expectSetting("temperature", temperature, "a positive number", temperature > 0 && 1 / temperature < MOST_F32);
+  expectSetting("logitClamp", logitClamp, "positive", logitClamp > 0);
+  expectSetting("ratioMin", ratioMin, `less than ratioMax (${ratioMax})`, ratioMin < ratioMax);
+  if ("kind" in h) expectSetting("h.lambda", h.lambda, "a finite number", Number.isFinite(h.lambda));
+  const attrs: WeightsAttrs = {
+    ...{ kind: "given", lambda: 0, ..."kind" in h ? h : {}, temperature },
+    ...{ logitClamp, ratioMin, ratioMax, normalise, offsets: offsets !== undefined },
+  };
+  if ("weight" in h) tensors.push(givenWeights(h.weight, effectiveLogits(logits, offsets, { temperature, ...rest })));
+  const node = new Node(weightsOp, attrs, tensors, [logits, logits, { shape: [6], dtype: "f32" }]);
   const [weights, ratios, stats] = node.outputs;
   return { weights: weights!, ratios: ratios!, stats: stats! };
+}
+
+/** Greatest f32. */
+const MOST_F32 = 3.4028234663852886e38;
+
+function expectSetting(name: string, value: number, expected: string, condition: boolean): void {
+  if (!condition) throw new GraphError(`bregmanWeights expects ${name} to be ${expected}; got ${value}.`);
+}
+
+/** The bounded logits that the kernel computes as well; what a NaN becomes here does not matter, the kernel sees it. */
+function effectiveLogits(
+  logits: Tensor,
+  offsets: Tensor | undefined,
+  settings: Pick<BregmanShape, "temperature" | "logitClamp" | "ratioMin" | "ratioMax">,
+): Tensor {
+  const { logit, logRatioMin, logRatioMax } = logBounds(settings);
+  const limited = clamp(affine(logits, 1 / settings.temperature, 0), -logit, logit);
+  return clamp(offsets ? add(limited, offsets) : limited, -logRatioMax, -logRatioMin);
+}
+
+function givenWeights(weight: (logit: Tensor) => Tensor, logits: Tensor): Tensor {
+  const given = weight(logits);
+  expectDType("f32", "bregmanWeights", given);
+  return broadcastTo(given, logits.shape);
 }
 
 interface GradientAttrs {
