@@ -14,8 +14,8 @@
 // another KIND, any buffer), 5 weights, 6 ratios, 7 stats (written).
 // Constants: KIND, OFFSETS, NORMALISE. Dispatch: one workgroup.
 // Numerics: f32. The descriptor bounds ln r to +-70 and exponents are bounded here, so that neither an exponential nor
-// a batch's sum overflows. A NaN logit, and an offset or a given c(r) that is not finite, gives a NaN weight (with
-// NORMALISE all of them), and so does a sum that overflows: it is noticed.
+// a batch's sum overflows. A NaN logit, an offset that is not finite, and a given c(r) that is not finite or not positive
+// give a NaN weight (with NORMALISE all of them), and so does a sum that overflows: it is noticed.
 
 struct Shape {
   batch: u32,
@@ -107,7 +107,7 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     var c = weight(l);
     if (KIND == 8u) {
       c = given[i];
-      broken = broken || !is_finite(c);
+      broken = broken || !is_finite(c) || c <= 0.0;
     }
     // Without the test a driver that computes mix as 1 + blend (c - 1) would lose a small c.
     if (blend[0] != 1.0) { c = mix(1.0, c, blend[0]); }

@@ -210,11 +210,13 @@ gpuTest(
   async (gpu) => {
     const [NAN, OK] = [true, false];
     assertEquals(await nansOf(gpu, (l) => g.affine(g.exp(g.neg(l)), 1, 1)), [OK, NAN, OK, OK, OK]);
-    assertEquals(await nansOf(gpu, (l) => l), [OK, NAN, OK, OK, OK], "the logit itself");
+    assertEquals(await nansOf(gpu, (l) => l), [NAN, NAN, NAN, OK, OK], "the logit itself, negative and 0");
     assertEquals(await nansOf(gpu, () => g.constant([2], [])), [OK, NAN, OK, OK, OK], "a constant");
     assertEquals(await nansOf(gpu, (l) => g.clamp(l, 0.1, 1), true), [NAN, NAN, NAN, NAN, NAN]);
-    assertEquals(await nansOf(gpu, (l) => g.log(l)), [NAN, NAN, NAN, OK, OK], "log of -50, and of 0");
-    assertEquals(await nansOf(gpu, (l) => g.exp(g.affine(l, 10, 0))), [OK, NAN, OK, OK, NAN], "exp(500)");
+    const large = (l: Tensor) => g.exp(g.affine(g.relu(l), 10, 0));
+    assertEquals(await nansOf(gpu, large), [OK, NAN, OK, OK, NAN], "exp(500)");
+    const one = (l: Tensor) => g.sub(large(l), g.affine(large(l), 1, -1));
+    assertEquals(await nansOf(gpu, one), [OK, NAN, OK, OK, NAN], "exp(500) - (exp(500) - 1)");
   },
 );
 
@@ -251,7 +253,7 @@ Deno.test("bregman: an h of one's own that contradicts itself is refused", () =>
   const refused: [Partial<BregmanDefinition>, string][] = [
     [
       { d2h: (r) => 1 / r + 1.0002 },
-      '"kl and lsif" contradicts itself at the logit -10 (r = 22026.465794806718): ' +
+      '"kl and lsif" contradicts itself at the logit -10, r = 22026.465794806718: ' +
       "the weight is 22027.465794806718, but h″(r)·r is 22031.87",
     ],
     [{ dh: (r) => Math.log(r) + r }, "h′(r) is"],
@@ -259,8 +261,11 @@ Deno.test("bregman: an h of one's own that contradicts itself is refused", () =>
     [{ d2h: (r) => 2 / r, weight: () => g.constant([2], []) }, "the slope of h′ is"],
     [{ weight: (l) => g.exp(l) }, "at the logit -10"],
     [{ d2h: () => NaN }, "but h″(r)·r is NaN"],
-    [{ weight: (l) => l }, "positive and finite at every logit from -10 to 10, but at -10 it is -10."],
-    [{ weight: (l) => g.exp(g.affine(g.relu(l), 9, 0)) }, "is Infinity in float32"],
+    [
+      { weight: (l) => l },
+      "positive and finite at every logit from -10 to 10, in float32 as well, but at -10 it is -10, in float32 -10.",
+    ],
+    [{ weight: (l) => g.exp(g.affine(g.relu(l), 9, 0)) }, "in float32 Infinity"],
   ];
   for (const [part, message] of refused) {
     assertThrows(() => defineBregman({ ...SUM, ...part }), UsageError, message);
@@ -346,6 +351,28 @@ gpuTest("functions of one number agree with the device and the interpreter", asy
       close(got[name]![i]!, value(logit), 1e-5);
       close(interpreted[name]![i]!, value(logit), 1e-12);
     });
+  }
+  workspace.destroy();
+});
+
+gpuTest("functions of one number in float32 lose what the device loses", async (gpu) => {
+  const workspace = new Workspace(gpu);
+  const logits = Float32Array.from({ length: 81 }, (_, i) => -20 + i / 2);
+  const functions: Record<string, (x: Tensor) => Tensor> = {
+    softplus: g.softplus,
+    sigmoid: (x) => g.sigmoid(g.affine(x, 5, 0)),
+    exp: (x) => g.exp(g.affine(x, 5, 0)),
+    cancelling: (x) => g.sub(g.affine(g.exp(x), 1, 1), g.constant([1], [])),
+  };
+  const x = g.constant(logits, [81]);
+  const tensors = Object.fromEntries(Object.entries(functions).map(([name, f]) => [name, f(x)]));
+  const got = await g.evaluate(workspace, tensors);
+  for (const [name, f] of Object.entries(functions)) {
+    const exact = scalarFunction(f), single = scalarFunction(f, "f32");
+    const lost = (value: number, logit: number) => Math.abs(value / exact(logit) - 1);
+    const numbers = [...logits].map((logit, i) => [lost(got[name]![i]!, logit), lost(single(logit), logit)] as const);
+    assert(numbers.some(([device]) => device > 0.1), `${name} loses nothing`);
+    for (const [device, host] of numbers) assert(device <= Math.max(0.01, 3 * host), `${name}: ${device}, not ${host}`);
   }
   workspace.destroy();
 });

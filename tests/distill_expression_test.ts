@@ -318,20 +318,28 @@ Deno.test("expressions: what is wrong is named with its position", () => {
 
 Deno.test("expressions: weights are positive and finite within the range, in float32 as well", () => {
   const expected: Record<string, string> = {
-    "logit": "at every logit from -10 to 10, but at -10 it is -10.",
-    "logit - logit": "but at -10 it is 0.",
-    "sqrt(logit + 9)": "but at -10 it is NaN.",
-    "(logit + 9)^0.5": "but at -10 it is NaN.",
-    "1 / abs(logit - 5)": "but at 5 it is Infinity.",
-    "exp(8.9 * max(logit, 0))": "but at 9.97 it is Infinity in float32.",
-    "log(exp(9 * max(logit, 0)) + 2)": "but at 9.86 it is Infinity in float32.",
-    "exp(9 * min(logit, 0))": "but at -10 it is 0 in float32.",
+    "logit": "at every logit from -10 to 10, in float32 as well, but at -10 it is -10, in float32 -10.",
+    "logit - logit": "but at -10 it is 0, in float32 0.",
+    "sqrt(logit + 9)": "but at -10 it is NaN, in float32 NaN.",
+    "(logit + 9)^0.5": "but at -10 it is NaN, in float32 NaN.",
+    "1 / abs(logit - 5)": "but at 5 it is Infinity, in float32 Infinity.",
+    "exp(8.9 * max(logit, 0))": "but at 9.97 it is 3.4",
+    "log(exp(9 * max(logit, 0)) + 2)": "but at 9.86 it is 88.74, in float32 Infinity.",
+    "exp(9 * min(logit, 0))": "in float32 0.",
+    "1e-5 + r - exp(-logit - 1e-9)": "but at -10 it is 0.0000320",
   };
   for (const [text, message] of Object.entries(expected)) {
     assertThrows(() => weightExpression(text), UsageError, message);
   }
-  assertThrows(() => weightExpression("logit + 12", { range: 13 }), UsageError, "from -13 to 13, but at -13 it is -1.");
+  assertThrows(
+    () => weightExpression("logit + 12", { range: 13 }),
+    UsageError,
+    "from -13 to 13, in float32 as well, but at -13 it is -1, in float32 -1.",
+  );
   assertThrows(() => weightExpression("1", { range: 0 }), UsageError, "but it is 0");
+  weightExpression("softplus(logit)");
+  const cancels = () => weightExpression("softplus(logit)", { range: 20 });
+  assertThrows(cancels, UsageError, "but at -20 it is 2.061153620314381e-9, in float32 0.");
   const { name, weight, d2h, h, dh } = weightExpression("exp(0.5 * logit)");
   assertEquals([name, h, dh], ["exp(0.5 * logit)", undefined, undefined]);
   assertEquals(weight(3), Math.exp(1.5));

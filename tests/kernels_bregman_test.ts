@@ -109,10 +109,11 @@ gpuTest("bregman: huge logits stay finite, a NaN is passed on", async (gpu) => {
   }
 });
 
-gpuTest("bregman: what is not finite among offsets and given weights gives NaN, even while c is 1", async (gpu) => {
+gpuTest("bregman: offsets that are not finite and weights that are none give NaN, even while c is 1", async (gpu) => {
   const logits = Float32Array.of(0, 1, 2, 3, NaN), ones = () => new Float32Array(5).fill(1);
   const offsets = ones(), given = ones();
   [offsets[0], offsets[1], given[2]] = [NaN, -Infinity, Infinity];
+  const negative = Float32Array.of(1, 0, -1, 1, 1);
   const s: BregmanShape = { batch: 5, kind: "given", lambda: 0, normalise: false, ...WIDE };
   for (const blend of [0, 0.5, 1]) {
     const nans = async (s: BregmanShape, optional: Optional) => {
@@ -121,6 +122,7 @@ gpuTest("bregman: what is not finite among offsets and given weights gives NaN, 
     };
     assertEquals(await nans(s, { given: ones() }), [false, false, false, false, true]);
     assertEquals(await nans(s, { given }), [false, false, true, false, true]);
+    assertEquals(await nans(s, { given: negative }), [false, true, true, false, true]);
     assertEquals(await nans(s, { given, offsets }), [true, true, true, false, true]);
     assertEquals(await nans({ ...s, kind: "jeffreys" }, { offsets }), [true, true, false, false, true]);
     assertEquals(await nans({ ...s, normalise: true }, { given }), [true, true, true, true, true]);

@@ -42,26 +42,44 @@ const FUNCTIONS: Readonly<Record<PointwiseFunction, (...args: number[]) => numbe
 const LEAST_NORMAL = 2 ** -126;
 
 /** `x` as a device may hold it in f32: rounded, infinite where it is too large, 0 where it is denormal. */
-export function roundToF32(x: number): number {
+function roundToF32(x: number): number {
   const rounded = Math.fround(x);
   return Math.abs(rounded) < LEAST_NORMAL ? 0 : rounded;
 }
 
+/** How a function is computed. */
+interface Arithmetic {
+  /** The functions of pointwise nodes. */
+  readonly functions: typeof FUNCTIONS;
+  /** Applied to everything that is computed. */
+  readonly round: (x: number) => number;
+}
+
+const ARITHMETIC: Readonly<Record<"f64" | "f32", Arithmetic>> = {
+  f64: { functions: FUNCTIONS, round: (x) => x },
+  f32: {
+    functions: {
+      ...FUNCTIONS,
+      // The kernel's sum with 1 is what loses the digits of small values.
+      softplus: (x) => Math.max(x!, 0) + Math.log(Math.fround(1 + Math.exp(-Math.abs(x!)))),
+    },
+    round: roundToF32,
+  },
+};
+
 /**
- * `f` as a function of numbers, in double precision. With `round` everything that it computes on the way is rounded.
+ * `f` as a function of numbers: in double precision, or with everything rounded as on a device.
  *
  * @throws {GraphError} where `f` uses more than pointwise ops, reshaping and constants of one element.
  */
-export function scalarFunction(
-  f: (x: Tensor) => Tensor,
-  round: (x: number) => number = (x) => x,
-): (x: number) => number {
+export function scalarFunction(f: (x: Tensor) => Tensor, precision: "f64" | "f32" = "f64"): (x: number) => number {
   // Two elements, always equal: over one, sums would be no ops at all.
   const leaf = host("x", [2]);
   const result = broadcastTo(f(leaf), leaf.shape);
   const nodes = reachable([result]);
   const places = new Map(nodes.map((node, i) => [node, i]));
-  const steps = nodes.map((node) => node === leaf.node ? round : step(node, places, round));
+  const arithmetic = ARITHMETIC[precision];
+  const steps = nodes.map((node) => node === leaf.node ? arithmetic.round : step(node, places, arithmetic));
   return (x) => {
     const values: number[] = [];
     for (const compute of steps) values.push(compute(x, values));
@@ -73,7 +91,7 @@ export function scalarFunction(
 function step(
   node: Node,
   places: ReadonlyMap<Node, number>,
-  round: (x: number) => number,
+  { functions, round }: Arithmetic,
 ): (x: number, values: readonly number[]) => number {
   const { op, outputs: [output] } = node;
   if (output!.size > (op === constantOp ? 1 : 2)) {
@@ -91,6 +109,6 @@ function step(
     throw new GraphError(`A function of one number uses "${op.name}"; it should be of pointwise ops and constants.`);
   }
   const { fn, params } = node.attrs as PointwiseAttrs;
-  const compute = FUNCTIONS[fn], constants = params.map(round);
+  const compute = functions[fn], constants = params.map(round);
   return (_, values) => round(compute(...operands.map((at) => values[at]!), ...constants));
 }

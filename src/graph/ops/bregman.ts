@@ -64,7 +64,8 @@ export interface BregmanTensors {
 /**
  * c(r) = h″(r)·r for each sample from the effective logit l = −log r: the classifier's divided by the temperature,
  * limited, with its offset, and limited once more so that r is in its bounds. c is blended with 1 and divided by its
- * batch mean. A NaN logit gives a NaN weight; so does an offset, or a result of a weight function, that is not finite.
+ * batch mean. A NaN logit gives a NaN weight; so do an offset that is not finite and a weight function's value that is
+ * not positive and finite: no convex h has such weights.
  *
  * `stats` holds min, mean, max of r and min, mean, max of c.
  *
