@@ -62,6 +62,7 @@ Deno.test("train: a run leaves its settings, metrics, checkpoints, pictures and 
   assertEquals(await files(folder), [
     "checkpoints",
     "config.json",
+    "diagnostics.jsonl",
     "generator.safetensors",
     "metrics.jsonl",
     "samples",
@@ -115,10 +116,10 @@ Deno.test("train: killed while distilling, then resumed, gives the same bytes; -
   const [gradient, update, critics, fake, classifier, generator, generatorUpdate] = [
     ...stderr.matchAll(/: (\d+) dispatches.*\n {2}kernels \d+ µs .*; unprofiled \d+ µs/g),
   ].map(([, count]) => Number(count)) as [number, number, number, number, number, number, number];
-  const { criticUpdates } = JSON.parse(await Deno.readTextFile(`${folder}/config.json`)).distill;
+  const { updates } = JSON.parse(await Deno.readTextFile(`${folder}/config.json`)).distill.fakeScore;
   assertEquals([...stderr.matchAll(/^ +total +(\d+) +\d+ +100\.0 /gm)].map(([, calls]) => Number(calls)), [
     gradient + update,
-    criticUpdates * (critics + fake + classifier) + generator + generatorUpdate,
+    updates * (critics + fake + classifier) + generator + generatorUpdate,
   ]);
 });
 
@@ -227,7 +228,7 @@ Deno.test("train: a given teacher skips its training", async () => {
   const { code, out, errors } = await dibregman([...RUN, "--teacher", teacher, ...short]);
   assertEquals(code, 0, errors.join("\n"));
   assert(!errors.some((line) => line.startsWith("teacher ")));
-  assertMatch(out, /one step \(sba\)/);
+  assertMatch(out, /one step \(sba\(-0\.5\)\)/);
   assertEquals(await Deno.readFile(`${folder}/teacher.safetensors`), await Deno.readFile(teacher));
 });
 
@@ -305,7 +306,7 @@ Deno.test("train: wrong arguments", async () => {
       ["--set", "teacher.batch=4", "--set", "teacher.betas=[1,0]"],
       /"teacher\.betas" should be a list of 2, each a number/,
     ],
-    [["--set", "distill.h=kl", "--set", "distill.ratioMin=11"], /--ratio-min \(11\)/],
+    [["--set", "distill.h=kl", "--set", "distill.ratio.min=11"], /--ratio-min \(11\)/],
     [["--set", "preset=digits"], /The preset is chosen by --preset/],
     [["--resume", "somewhere", "--set", "seed=1"], /--set cannot go with --resume/],
     [["--resume", "somewhere", "--seed", "1"], /--seed cannot go with --resume/],

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { measureVariants, ShapeRecorder } from "../kernels/tuner.ts";
 import { addNoise, denoise, denoisingLoss } from "../src/diffusion/edm.ts";
-import { classifierLoss, classify } from "../src/distill/step.ts";
+import { classifierLoss, classify } from "../src/distill/classifier.ts";
 import { GraphError } from "../src/gpu/errors.ts";
 import type { Gpu } from "../src/gpu/gpu.ts";
 import * as g from "../src/graph/mod.ts";

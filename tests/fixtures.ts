@@ -2,12 +2,15 @@
 
 import { decodeSafetensors } from "../src/io/safetensors.ts";
 
-/** Tensors of tests/fixtures/`name`.safetensors by name, with `pick(prefix)` for those below a prefix. */
-export async function readFixture(name: string): Promise<{
+/** Tensors by name, with `pick(prefix)` for those below a prefix. */
+export interface Fixture {
   readonly get: (tensor: string) => Float32Array<ArrayBuffer>;
   readonly pick: (prefix: string) => Map<string, Float32Array<ArrayBuffer>>;
   readonly shape: (tensor: string) => readonly number[];
-}> {
+}
+
+/** Reads tests/fixtures/`name`.safetensors. */
+export async function readFixture(name: string): Promise<Fixture> {
   const path = new URL(`./fixtures/${name}.safetensors`, import.meta.url);
   const { tensors } = await decodeSafetensors(await Deno.readFile(path), `${name}.safetensors`);
   const get = (tensor: string) => {

@@ -2,13 +2,14 @@
 
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { compileTeacherStep } from "../src/diffusion/teacher.ts";
-import { compileCriticStep, compileGeneratorStep, type DistillSettings } from "../src/distill/step.ts";
+import { compileCriticStep, compileGeneratorStep } from "../src/distill/step.ts";
 import { GraphError, LimitError, OutOfMemoryError } from "../src/gpu/errors.ts";
 import * as g from "../src/graph/mod.ts";
 import { type Program, type Tensor, type Variable, Workspace } from "../src/graph/mod.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Trainable, Weights } from "../src/optim/weights.ts";
 import { isDigits, type PresetName, PRESETS } from "../src/train/config.ts";
+import { SETTINGS } from "./distillation.ts";
 import { type getGpu, gpuTest, randomArray, relativeError } from "./gpu.ts";
 import { interpret } from "./reference/interpreter.ts";
 
@@ -139,14 +140,6 @@ gpuTest("a network with checkpointed blocks: the same gradients to the bit", asy
   }
 });
 
-const SETTINGS: Omit<DistillSettings, "batch"> = {
-  sigmaInit: 2.5,
-  sigmaRange: 0.8,
-  fakeSigma: { mean: -1.2, std: 1.2 },
-  bregman: { h: { kind: "jeffreys", lambda: 0 }, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
-  normaliser: true,
-};
-
 /** The training programs of a network, in the workspaces that a run has for its two stages. */
 async function trainingPrograms(
   gpu: Awaited<ReturnType<typeof getGpu>>,
@@ -162,7 +155,7 @@ async function trainingPrograms(
   };
   const unet = () => new UNet(config, { checkpointBlocks });
   await stage(async (workspace) => {
-    const settings = { batch: batches.teacher, sigma: SETTINGS.fakeSigma };
+    const settings = { batch: batches.teacher, sigma: SETTINGS.fakeScore.sigma };
     const teacher = new Trainable(workspace, "teacher", unet());
     seen("teacher", await compileTeacherStep(teacher, images(workspace, config), settings), workspace);
   });
@@ -175,8 +168,8 @@ async function trainingPrograms(
   const settings = { ...SETTINGS, batch: batches.distill };
   await stage(async (workspace) => {
     const made = networks(workspace);
-    seen("critics", await compileCriticStep(made, images(workspace, config), settings), workspace);
-    seen("generator", await compileGeneratorStep(made, settings), workspace);
+    seen("critics", (await compileCriticStep(made, images(workspace, config), settings)).program, workspace);
+    seen("generator", (await compileGeneratorStep(made, settings)).program, workspace);
   });
 }
 

@@ -1,14 +1,16 @@
 /** Whole networks against PyTorch: forward, loss, gradients, one optimiser step, one distillation gradient. */
 
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { denoise, denoisingLoss } from "../src/diffusion/edm.ts";
-import { classifierLoss, classify, type DistillNetworks, generatorGradient } from "../src/distill/step.ts";
-import { constant, slice, Workspace } from "../src/graph/mod.ts";
+import { addNoise, denoise, denoisingLoss, generate } from "../src/diffusion/edm.ts";
+import { classifierLoss, classify } from "../src/distill/classifier.ts";
+import { CLASSIFIER_LOSSES, type DistillSettings } from "../src/distill/settings.ts";
+import { type DistillNetworks, generatorGradient, type GeneratorInputs } from "../src/distill/step.ts";
+import { constant, gradients, slice, Workspace } from "../src/graph/mod.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { averageDecay, gradientUpdates, Optimizer } from "../src/optim/adam.ts";
 import { Trainable, Weights } from "../src/optim/weights.ts";
-import { addNoise } from "../src/diffusion/edm.ts";
-import { readFixture } from "./fixtures.ts";
+import { SETTINGS } from "./distillation.ts";
+import { type Fixture, readFixture } from "./fixtures.ts";
 import { gpuTest, relativeError } from "./gpu.ts";
 
 const digits = (modelChannels: number): UNetConfig => ({
@@ -114,34 +116,42 @@ gpuTest("Classifier: logits, loss and gradients against PyTorch", async (gpu) =>
   ws.destroy();
 });
 
+/** The networks of the fixture of a distillation, and what its gradients depend on. */
+function distillation(fixture: Fixture, ws: Workspace): { networks: DistillNetworks; inputs: GeneratorInputs } {
+  const networks = {
+    generator: new Trainable(ws, "generator", new UNet(digits(8))),
+    fakeScore: new Trainable(ws, "fakeScore", new UNet(digits(8))),
+    classifier: new Trainable(ws, "classifier", new Classifier(digits(8))),
+    teacher: new Weights(ws, "teacher", new UNet(digits(8))),
+  };
+  networks.generator.start(fixture.pick("gen."));
+  networks.fakeScore.start(fixture.pick("fake."));
+  networks.classifier.start(fixture.pick("cls."));
+  networks.teacher.write(fixture.pick("teacher."));
+  const image = (name: string) => constant(fixture.get(name), [5, 1, 8, 8]);
+  const { network, values } = networks.generator;
+  const inputs = {
+    x: generate(network as UNet, values.lookup, image("z"), 2.5),
+    noise: image("n"),
+    sigma: constant(fixture.get("sigma"), [5]),
+    blend: constant([1], []),
+  };
+  return { networks, inputs };
+}
+
 for (const kind of ["kl", "jeffreys"] as const) {
   gpuTest(`distillation: the generator's gradient under ${kind} against PyTorch`, async (gpu) => {
     const fixture = await readFixture("distill");
     const ws = new Workspace(gpu);
-    const networks: DistillNetworks = {
-      generator: new Trainable(ws, "generator", new UNet(digits(8))),
-      fakeScore: new Trainable(ws, "fakeScore", new UNet(digits(8))),
-      classifier: new Trainable(ws, "classifier", new Classifier(digits(8))),
-      teacher: new Weights(ws, "teacher", new UNet(digits(8))),
-    };
-    networks.generator.start(fixture.pick("gen."));
-    networks.fakeScore.start(fixture.pick("fake."));
-    networks.classifier.start(fixture.pick("cls."));
-    networks.teacher.write(fixture.pick("teacher."));
-    const image = (name: string) => constant(fixture.get(name), [5, 1, 8, 8]);
-    const { x, g, weights } = generatorGradient(networks, {
-      z: image("z"),
-      noise: image("n"),
-      sigma: constant(fixture.get("sigma"), [5]),
-      blend: constant([1], []),
-    }, {
-      sigmaInit: 2.5,
-      normaliser: true,
-      bregman: { h: { kind, lambda: 0 }, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
-    });
+    const { networks, inputs } = distillation(fixture, ws);
+    const { x } = inputs;
+    const bregman = { ...SETTINGS.bregman, h: { kind, lambda: 0 } };
+    const { terms: [term], weights } = generatorGradient(networks, inputs, { ...SETTINGS, bregman });
+    assertEquals(term!.at, x);
+    const g = term!.cotangent;
     const program = await ws.compile({
       label: "test",
-      outputs: { x, g, weights },
+      outputs: { x, g, weights: weights! },
       updates: gradientUpdates(networks.generator, [x], [g]),
     });
     ws.submit([program.at()]);
@@ -155,3 +165,60 @@ for (const kind of ["kl", "jeffreys"] as const) {
     ws.destroy();
   });
 }
+
+const ADVERSARIAL = { objective: "gan", adversarialWeight: 1 } as const;
+const OBJECTIVES: readonly [name: string, Partial<DistillSettings>][] = [
+  ["sid.dmd", { objective: "sid" }],
+  ["sid.sigma2", { objective: "sid", weighting: "sigma2" }],
+  ...CLASSIFIER_LOSSES.map((loss): [string, Partial<DistillSettings>] => [
+    `adversarial.${loss}`,
+    { ...ADVERSARIAL, classifier: { ...SETTINGS.classifier, loss } },
+  ]),
+  ["classifier", { form: "classifier", weighting: "sigma2" }],
+];
+
+for (const [name, changes] of OBJECTIVES) {
+  gpuTest(`distillation: what ${name} gives at the generator's images against PyTorch`, async (gpu) => {
+    const fixture = await readFixture("distill");
+    const ws = new Workspace(gpu);
+    const { networks, inputs } = distillation(fixture, ws);
+    const { terms } = generatorGradient(networks, inputs, { ...SETTINGS, ...changes });
+    const [dx] = gradients(terms.map(({ at }) => at), [inputs.x], { seeds: terms.map(({ cotangent }) => cotangent) });
+    const program = await ws.compile({ label: "test", outputs: { dx: dx! } });
+    ws.submit([program.at(program.taken({ adversarial: 1 }))]);
+    const error = relativeError((await program.read()).dx!, fixture.get(`dx.${name}`));
+    assert(error < 1e-5, `relative error ${error}`);
+    ws.destroy();
+  });
+}
+
+const PER_SAMPLE = 64;
+
+gpuTest("distillation: the weights of noise levels", async (gpu) => {
+  const fixture = await readFixture("distill");
+  const [fake, real, sigmas] = ["d_fake", "d_teacher", "sigma"].map((name) => fixture.get(name)) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
+  const factors = {
+    sigma2: () => 1,
+    edm: (sigma: number) => (sigma ** 2 + 0.25) / (0.5 * sigma) ** 2,
+    none: (sigma: number) => 1 / sigma ** 2,
+  };
+  for (const [weighting, factor] of Object.entries(factors) as [keyof typeof factors, (sigma: number) => number][]) {
+    const ws = new Workspace(gpu);
+    const { networks, inputs } = distillation(fixture, ws);
+    const bregman = { ...SETTINGS.bregman, h: { kind: "kl", lambda: 0 } as const };
+    const { terms: [term] } = generatorGradient(networks, inputs, { ...SETTINGS, weighting, bregman });
+    const program = await ws.compile({ label: "test", outputs: { g: term!.cotangent } });
+    ws.submit([program.at()]);
+    const expected = Float64Array.from(fake, (value, i) => {
+      const sample = Math.floor(i / PER_SAMPLE);
+      return factor(sigmas[sample]!) * (value - real[i]!) / sigmas.length;
+    });
+    const error = relativeError((await program.read()).g!, expected);
+    assert(error < 1e-5, `${weighting}: relative error ${error}`);
+    ws.destroy();
+  }
+});

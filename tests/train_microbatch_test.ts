@@ -1,17 +1,32 @@
 /** Steps made of microbatches: the same random numbers, images and gradients as whole batches, within rounding. */
 
-import { assert, assertEquals, assertNotEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import type { Seed } from "../src/data/philox.ts";
-import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../src/diffusion/teacher.ts";
-import { compileCriticStep, compileGeneratorStep, type DistillSettings } from "../src/distill/step.ts";
+import {
+  compileTeacherStep,
+  type ImageSource,
+  imageValues,
+  randomValues,
+  type StepValues,
+} from "../src/diffusion/teacher.ts";
+import { compileCriticStep, compileGeneratorStep } from "../src/distill/step.ts";
+import { createClassifier } from "../src/distill/classifier.ts";
+import { RatioBins } from "../src/distill/ratio_bins.ts";
+import {
+  type ClassifierKind,
+  CLASSIFIERS,
+  type ClassifierSettings,
+  type DistillSettings,
+} from "../src/distill/settings.ts";
 import { GraphError } from "../src/gpu/errors.ts";
-import { type HostValues, type Program, Workspace } from "../src/graph/mod.ts";
-import { classifierConfig, createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
+import { type Program, type Run, Workspace } from "../src/graph/mod.ts";
+import { createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
 import { songUNetConfig } from "../src/nn/song_unet.ts";
-import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
+import { UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { Accumulator } from "../src/optim/accumulate.ts";
 import { Optimizer } from "../src/optim/adam.ts";
 import { initialWeights, Trainable, Weights } from "../src/optim/weights.ts";
+import { SETTINGS } from "./distillation.ts";
 import { gpuTest, relativeError } from "./gpu.ts";
 
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
@@ -23,15 +38,7 @@ const SONG = songUNetConfig({
 /** Classes, of which some are dropped too, and augmentation labels. */
 const LABELLED = { ...SONG, labelDim: 5, augmentDim: 9, labelDropout: 0.3 };
 const SEED: Seed = [3, 4];
-const BATCH = 12;
-const SETTINGS: DistillSettings = {
-  batch: BATCH,
-  sigmaInit: 2.5,
-  sigmaRange: 0.8,
-  fakeSigma: { mean: -1.2, std: 1.2 },
-  bregman: { h: { kind: "jeffreys", lambda: 0 }, logitClamp: 10, ratioMin: 0.05, ratioMax: 10, normalise: true },
-  normaliser: true,
-};
+const { batch: BATCH, fakeScore: { sigma: SIGMA } } = SETTINGS;
 
 /** More images than two batches need, and fewer than three: an epoch ends within a step. */
 function images(workspace: Workspace): ImageSource {
@@ -61,11 +68,11 @@ interface Outcome {
   readonly metrics: Record<string, Float32Array>[];
 }
 
-/** Runs two steps of a program that computes gradients, each with the optimisers' updates after it. */
+/** Runs two steps of what computes gradients, each with the optimisers' updates after it. */
 async function twoSteps(
-  program: Program,
+  { program, runs }: { readonly program: Program; readonly runs: (values: StepValues) => Run[] },
   networks: readonly [Trainable, ...Trainable[]],
-  valuesAt: (step: number, first: number) => HostValues,
+  valuesAt: (step: number, first: number) => StepValues,
 ): Promise<Outcome> {
   const [{ workspace, runsAStep }] = networks;
   const accumulator = await Accumulator.create(networks);
@@ -75,7 +82,7 @@ async function twoSteps(
   if (runsAStep > 1) { for (const { grad } of networks) grad.flat.chunks[0]!.write(filled(grad, NaN)); }
   const submit = (step: number) =>
     workspace.submit([
-      ...accumulator.runs(program, BATCH, (first) => valuesAt(step, first)),
+      ...accumulator.runs(BATCH, (first) => runs(valuesAt(step, first))),
       ...optimizers.map((optimizer) => optimizer.at(step, 1e-3)),
     ]);
   submit(0);
@@ -111,46 +118,70 @@ function labelled(workspace: Workspace): ImageSource {
 const teacher = (config: NetworkConfig, source = images, augment = 0): Runner => async (workspace, count) => {
   const network = new Trainable(workspace, "teacher", createNetwork({ network: config }), count);
   start(network, 1);
-  const settings = { batch: BATCH, sigma: SETTINGS.fakeSigma, augment };
+  const settings = { batch: BATCH, sigma: SIGMA, augment };
   const program = await compileTeacherStep(network, source(workspace), settings);
-  return await twoSteps(program, [network], (step, first) => imageValues(SEED, step + 1, BATCH, first));
+  const runs = (values: StepValues) => [program.at(values)];
+  return await twoSteps({ program, runs }, [network], (step, first) => imageValues(SEED, step + 1, BATCH, first));
 };
 
-function distillation(workspace: Workspace, count: number, network: NetworkConfig = NETWORK) {
+function distillation(
+  workspace: Workspace,
+  count: number,
+  network: NetworkConfig = NETWORK,
+  { kind }: Pick<ClassifierSettings, "kind"> = SETTINGS.classifier,
+) {
   const made = () => createNetwork({ network });
+  const classifier = createClassifier(kind, { network });
   const networks = {
     generator: new Trainable(workspace, "generator", made(), count),
     fakeScore: new Trainable(workspace, "fakeScore", made(), count),
-    classifier: new Trainable(workspace, "classifier", new Classifier(classifierConfig(network)), count),
+    ...classifier && { classifier: new Trainable(workspace, "classifier", classifier, count) },
     teacher: new Weights(workspace, "teacher", made()),
   };
   Object.values(networks).forEach(start);
   return networks;
 }
 
-const critics = (network?: NetworkConfig): Runner => async (workspace, count) => {
-  const networks = distillation(workspace, count, network);
-  const program = await compileCriticStep(networks, images(workspace), SETTINGS);
+const critics = (
+  network?: NetworkConfig,
+  changes: Partial<DistillSettings> = {},
+  source = images,
+): Runner =>
+async (workspace, count) => {
+  const settings = { ...SETTINGS, ...changes };
+  const networks = distillation(workspace, count, network, settings.classifier);
+  const step = await compileCriticStep(networks, source(workspace), settings);
   const { fakeScore, classifier } = networks;
   return await twoSteps(
-    program,
-    [fakeScore, classifier],
+    { program: step.program, runs: (values) => step.runs(values) },
+    classifier ? [fakeScore, classifier] : [fakeScore],
     (step, first) => imageValues(SEED, step + 1, BATCH, first),
   );
 };
 
-const generator = (normalise: boolean, network?: NetworkConfig): Runner => async (workspace, count) => {
-  const networks = distillation(workspace, count, network);
-  const settings = { ...SETTINGS, bregman: { ...SETTINGS.bregman, normalise } };
-  const program = await compileGeneratorStep(networks, settings);
+const generator = (
+  normalise: boolean,
+  network?: NetworkConfig,
+  changes: Partial<DistillSettings> = {},
+): Runner =>
+async (workspace, count) => {
+  const settings = { ...SETTINGS, bregman: { ...SETTINGS.bregman, normalise }, ...changes };
+  const networks = distillation(workspace, count, network, settings.classifier);
+  const bins = settings.ratioBins.bins > 0 ? new RatioBins(workspace, settings.ratioBins.bins, [0.002, 24]) : undefined;
+  const step = await compileGeneratorStep(networks, settings, bins);
   return await twoSteps(
-    program,
+    { program: step.program, runs: (values) => step.runs(values) },
     [networks.generator],
-    (step, first) => ({ ...randomValues(SEED, step, first), blend: 1 }),
+    (step, first) => ({ ...randomValues(SEED, step, first), blend: 1, adversarial: 0.7, keep: Number(first > 0) }),
   );
 };
 
-const CASES: readonly [string, Runner, means: readonly string[]][] = [
+/** A classifier of another kind, with a penalty. */
+const classifierOf = (kind: ClassifierKind): Partial<DistillSettings> => ({
+  classifier: { ...SETTINGS.classifier, kind, r1Weight: 0.5 },
+});
+
+const CASES: readonly (readonly [string, Runner, means: readonly string[]])[] = [
   ["teacher", teacher(NETWORK), ["loss"]],
   ["teacher with dropout", teacher(SONG), ["loss"]],
   ["teacher of classes on mirrored and augmented images", teacher(LABELLED, labelled, 0.5), ["loss"]],
@@ -159,6 +190,34 @@ const CASES: readonly [string, Runner, means: readonly string[]][] = [
   ["generator", generator(true), []],
   ["generator that is a SongUNet", generator(true, SONG), []],
   ["generator with weights as they are", generator(false), []],
+  ...CLASSIFIERS.map((kind) =>
+    [`critics with the classifier ${kind}`, critics(NETWORK, classifierOf(kind)), [
+      "fakeLoss",
+      "classifierLoss",
+    ]] as const
+  ),
+  ["critics of classes, of two steps", critics(LABELLED, { laterSigmas: [0.2] }, labelled), ["classifierLoss"]],
+  [
+    "generator of classes, of three steps, guided",
+    generator(true, LABELLED, { laterSigmas: [0.5, 0.1], guidance: 2 }),
+    [],
+  ],
+  [
+    "generator whose ratio is normalised by noise level",
+    generator(true, NETWORK, {
+      ratioBins: { bins: 4, binHalfLife: 100 },
+      ...classifierOf("fake-head"),
+    }),
+    [],
+  ],
+  [
+    "generator under SiD's loss with an adversarial term",
+    generator(true, NETWORK, {
+      ...{ objective: "sid", adversarialWeight: 1 },
+    }),
+    [],
+  ],
+  ["generator through the classifier", generator(true, NETWORK, { form: "classifier", weighting: "sigma2" }), []],
 ];
 
 for (const [name, run, means] of CASES) {
@@ -192,7 +251,7 @@ gpuTest("a teacher's training step drops activations", async (gpu) => {
     const workspace = new Workspace(gpu);
     const network = new Trainable(workspace, "teacher", createNetwork({ network: { ...SONG, dropout } }));
     start(network, 1);
-    const program = await compileTeacherStep(network, images(workspace), { batch: 2, sigma: SETTINGS.fakeSigma });
+    const program = await compileTeacherStep(network, images(workspace), { batch: 2, sigma: SIGMA });
     workspace.submit([program.at(imageValues(SEED, 0, 2))]);
     const [metrics] = await program.readMetrics();
     workspace.destroy();
@@ -207,7 +266,7 @@ gpuTest("a teacher's training step depends on classes, their dropping, mirror im
     const network = { ...LABELLED, dropout: 0, labelDropout };
     const teacher = new Trainable(workspace, "teacher", createNetwork({ network }));
     start(teacher, 1);
-    const settings = { batch: BATCH, sigma: SETTINGS.fakeSigma, augment };
+    const settings = { batch: BATCH, sigma: SIGMA, augment };
     const program = await compileTeacherStep(teacher, { ...labelled(workspace), ...change }, settings);
     workspace.submit([program.at(imageValues(SEED, 0, BATCH))]);
     const [metrics] = await program.readMetrics();
@@ -229,14 +288,24 @@ gpuTest("a teacher's training step depends on classes, their dropping, mirror im
 gpuTest("microbatches divide the batch, and are the same for networks trained together", async (gpu) => {
   const workspace = new Workspace(gpu);
   const network = new Trainable(workspace, "teacher", new UNet(NETWORK), 5);
-  const settings = { batch: BATCH, sigma: SETTINGS.fakeSigma };
+  const settings = { batch: BATCH, sigma: SIGMA };
   assertThrows(
     () => compileTeacherStep(network, images(workspace), settings),
     GraphError,
     "The 5 microbatches of teacher do not divide 12 images",
   );
   const networks = { ...distillation(workspace, 2), fakeScore: new Trainable(workspace, "fake", new UNet(NETWORK)) };
-  assertThrows(() => compileCriticStep(networks, images(workspace), SETTINGS), GraphError, "as many microbatches: 1,2");
+  await assertRejects(
+    () => compileCriticStep(networks, images(workspace), SETTINGS),
+    GraphError,
+    "as many microbatches: 1,2",
+  );
+  const generator = distillation(workspace, 2);
+  await assertRejects(
+    () => compileGeneratorStep(generator, { ...SETTINGS, adversarialWeight: 1 }),
+    GraphError,
+    "The adversarial term cannot go with microbatches",
+  );
   await gpu.idle();
   workspace.destroy();
 });

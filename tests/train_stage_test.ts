@@ -33,7 +33,7 @@ async function logOf(gpu: Gpu, { loss, tolerant = true, checkpointEvery = 1000, 
     await runStage(folder, "run", {
       ...{ name: "teacher", steps: STEPS, imagesPerStep: 1, checkpointEvery, snapshotEvery: 0, logEvery, tolerant },
       snapshot: () => Promise.resolve(),
-      networks: [network],
+      state: network.state,
       runs: (step) => {
         held.push(...loss(step));
         return [];

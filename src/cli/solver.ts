@@ -1,6 +1,7 @@
 /** The options that say how a teacher is sampled. */
 
 import { SOLVERS, type SolverSettings, solverSteps } from "../diffusion/solvers.ts";
+import { checkGuidance } from "../diffusion/edm.ts";
 import { DEFAULT_SOLVER } from "../diffusion/sampler.ts";
 import { UsageError } from "../gpu/errors.ts";
 import type { Model } from "../io/model.ts";
@@ -14,6 +15,12 @@ export const SOLVER_OPTIONS = [
   { name: "churn-min", kind: "number", min: 0, help: "S_min: the least sigma at which it is added" },
   { name: "churn-max", kind: "number", min: 0, help: "S_max: the greatest" },
   { name: "churn-noise", kind: "number", min: 0, help: "S_noise: its standard deviation (default: 1)" },
+  {
+    name: "guidance",
+    kind: "number",
+    min: 0,
+    help: "classifier-free guidance of a teacher of classes (default: 1, none)",
+  },
   { name: "eta", kind: "number", min: 0, max: 1, help: "noise of ddim's steps (default: 0)" },
 ] as const satisfies readonly Option[];
 
@@ -25,9 +32,9 @@ export const SOLVER_OPTIONS = [
 export function solverOf(values: Values<typeof SOLVER_OPTIONS>, { info }: Model): SolverSettings {
   const given = SOLVER_OPTIONS.find(({ name }) => values[camelCase(name) as keyof typeof values] !== undefined);
   if (given && info.kind === "generator") {
-    throw new UsageError(`--${given.name} goes with a teacher only: a generator takes one step.`);
+    throw new UsageError(`--${given.name} goes with a teacher only: a generator has its own steps.`);
   }
-  const { churn: amount, churnMin: min, churnMax: max, churnNoise: noise, eta } = values;
+  const { churn: amount, churnMin: min, churnMax: max, churnNoise: noise, eta, guidance } = values;
   if (amount === undefined && [min, max, noise].some((value) => value !== undefined)) {
     throw new UsageError("--churn-min, --churn-max and --churn-noise go with --churn only.");
   }
@@ -36,7 +43,9 @@ export function solverOf(values: Values<typeof SOLVER_OPTIONS>, { info }: Model)
     steps: values.steps ?? DEFAULT_SOLVER.steps,
     ...amount !== undefined && { churn: { amount, min, max, noise } },
     ...eta !== undefined && { eta },
+    ...guidance !== undefined && { guidance },
   };
+  checkGuidance(info, guidance ?? 1);
   solverSteps(settings); // says what does not go together
   return settings;
 }

@@ -4,7 +4,10 @@ import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { PRECISIONS } from "../nn/network.ts";
-import { conditionSizes } from "../nn/networks.ts";
+import { conditionSizes, type DenoiserConfig } from "../nn/networks.ts";
+import { checkGuidance } from "../diffusion/edm.ts";
+import { generatorLevels } from "../diffusion/few_step.ts";
+import { CLASSIFIER_LOSSES, CLASSIFIERS, OBJECTIVES } from "../distill/settings.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";
 import {
@@ -30,6 +33,7 @@ import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 import { TUNING } from "./tuning.ts";
 import { planRun, type StagePlan } from "../train/dry_run.ts";
+import { bregmanOf } from "../train/stages.ts";
 import { duration } from "../train/progress.ts";
 
 const presets = Object.keys(PRESETS) as PresetName[];
@@ -85,6 +89,40 @@ const COMMAND = {
     { name: "h", kind: "choice", choices: BREGMAN_KINDS, help: "convex function of the Bregman divergence" },
     { name: "lambda", kind: "number", help: "parameter of the families sba and basu" },
     {
+      name: "h-weight",
+      kind: "string",
+      placeholder: "EXPR",
+      help: 'in the place of h, the weight c(r) as an expression of the logit, as in "exp(0.5 * logit)"',
+    },
+    {
+      name: "objective",
+      kind: "choice",
+      choices: OBJECTIVES,
+      help: "what the generator minimises: a Bregman divergence (default), SiD's loss, or the adversarial term alone",
+    },
+    { name: "classifier", kind: "choice", choices: CLASSIFIERS, help: "what the density ratio is read from" },
+    { name: "classifier-loss", kind: "choice", choices: CLASSIFIER_LOSSES, help: "what the classifier minimises" },
+    { name: "adversarial", kind: "number", min: 0, help: "weight of the adversarial term (default: 0, none)" },
+    {
+      name: "adversarial-after",
+      kind: "integer",
+      min: 0,
+      help: "generator updates before the adversarial term begins",
+    },
+    {
+      name: "generator-steps",
+      kind: "integer",
+      min: 1,
+      max: 16,
+      help: "network evaluations of the generator for an image (default: 1)",
+    },
+    {
+      name: "guidance",
+      kind: "number",
+      min: 0,
+      help: "classifier-free guidance of a teacher of classes (default: 1, none)",
+    },
+    {
       name: "teacher",
       kind: "string",
       placeholder: "FILE",
@@ -111,7 +149,14 @@ const COMMAND = {
     { name: "generator-lr", kind: "number", above: 0, help: "learning rate of the generator" },
     { name: "fake-lr", kind: "number", above: 0, help: "learning rate of the fake score" },
     { name: "classifier-lr", kind: "number", above: 0, help: "learning rate of the classifier" },
-    { name: "critic-updates", kind: "integer", min: 1, max: 16, help: "critic updates for each generator update" },
+    {
+      name: "critic-updates",
+      kind: "integer",
+      min: 1,
+      max: 16,
+      help: "updates of fake score and classifier for each of the generator",
+    },
+    { name: "critic-warmup", kind: "integer", min: 0, help: "steps, at the beginning, that train the critics alone" },
     { name: "warmup", kind: "integer", min: 0, help: "generator updates made with the weight c = 1" },
     { name: "logit-clamp", kind: "number", above: 0, help: "limit of the classifier's logit" },
     { name: "ratio-min", kind: "number", above: 0, help: "least density ratio" },
@@ -161,11 +206,21 @@ function checkValues(values: TrainValues): void {
   }
 }
 
+/** Throws where the settings ask for what the teacher cannot do. */
+function expectDistillable(config: RunConfig, teacher: DenoiserConfig, data: ImageData8): void {
+  if (config.teacherOnly) return;
+  bregmanOf(config);
+  checkGuidance(teacher, config.distill.guidance);
+  const heldOut = Math.floor(data.count * config.distill.classifier.heldOut);
+  if (data.count - heldOut < 1) throw new UsageError(`${data.name} has too few images to hold ${heldOut} out.`);
+}
+
 /** Throws where the model is no teacher that can be distilled on the data. */
 function expectTeacher(info: ModelInfo, data: ImageData8, path: string): void {
   expectModel(info, "teacher", data, path);
-  if (conditionSizes(info.network).labelDim > 0) {
-    throw new UsageError(`${path} is a teacher of classes; such a teacher is not distilled.`);
+  const { labelDim } = conditionSizes(info.network);
+  if (labelDim > 0 && labelDim !== data.classes) {
+    throw new UsageError(`${path} is a teacher of ${labelDim} classes; ${data.name} has ${data.classes}.`);
   }
 }
 
@@ -189,7 +244,7 @@ async function begin(values: TrainValues): Promise<Summary | undefined> {
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
   // To report what is wrong with them before any adapter is sought.
   const wanted = configOf(named ?? "digits");
-  if (!given) teacherDenoiser(wanted, data);
+  expectDistillable(wanted, given?.model.info ?? teacherDenoiser(wanted, data), data);
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   if (values.profile) expectTimestamps(gpu);
@@ -258,9 +313,16 @@ function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, 
     config = withSettings(config, settingAt(name, text!), refuse);
   }
   config = withSettings(config, updatesAsImages(values, config), refuse);
+  if (values.generatorSteps !== undefined) {
+    const [, ...laterSigmas] = generatorLevels(config.distill.sigmaInit, values.generatorSteps);
+    config = withSettings(config, { distill: { laterSigmas } }, refuse);
+  }
   const { h } = config.distill;
   if (values.lambda !== undefined && h !== "sba" && h !== "basu") {
     throw new UsageError("--lambda goes with --h sba or --h basu only.");
+  }
+  if (values.h !== undefined && values.hWeight !== undefined) {
+    throw new UsageError("--h and --h-weight both choose the divergence; give one of them.");
   }
   checkTogether(config, teacherGiven, refuse);
   return config;
@@ -285,13 +347,19 @@ function changesOf(values: TrainValues): Record<string, unknown> {
       images: values.distillImages,
       h: values.h,
       lambda: values.lambda,
-      generatorLr: values.generatorLr,
-      fakeLr: values.fakeLr,
-      classifierLr: values.classifierLr,
-      criticUpdates: values.criticUpdates,
-      logitClamp: values.logitClamp,
-      ratioMin: values.ratioMin,
-      ratioMax: values.ratioMax,
+      hWeight: values.hWeight,
+      objective: values.objective,
+      guidance: values.guidance,
+      generator: given({ learningRate: values.generatorLr }),
+      fakeScore: given({ learningRate: values.fakeLr, updates: values.criticUpdates }),
+      classifier: given({
+        learningRate: values.classifierLr,
+        updates: values.criticUpdates,
+        kind: values.classifier,
+        loss: values.classifierLoss,
+      }),
+      ratio: given({ logitClamp: values.logitClamp, min: values.ratioMin, max: values.ratioMax }),
+      adversarial: given({ weight: values.adversarial }),
     }),
     evaluation: given({ samples: values.evalSamples }),
   });
@@ -305,6 +373,8 @@ function updatesAsImages(values: TrainValues, { teacher, distill }: RunConfig): 
     distill: given({
       images: images(values.distillSteps, distill.batch),
       warmupImages: images(values.warmup, distill.batch),
+      criticWarmupImages: images(values.criticWarmup, distill.batch),
+      adversarial: given({ afterImages: images(values.adversarialAfter, distill.batch) }),
     }),
   };
 }
@@ -312,6 +382,11 @@ function updatesAsImages(values: TrainValues, { teacher, distill }: RunConfig): 
 /** What is not undefined. */
 function given(settings: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
+}
+
+function generatorName(generator: Summary["generator"], h: string): string {
+  const { evaluations = 1 } = generator ?? {};
+  return `${evaluations === 1 ? "one step" : `${evaluations} steps`} (${h})`;
 }
 
 function report({ teacher, generator, seconds, h, features }: Summary): void {
@@ -322,7 +397,7 @@ function report({ teacher, generator, seconds, h, features }: Summary): void {
       floor.std.toFixed(1)
     })`,
   );
-  for (const [name, model] of [["teacher", teacher], [`one step (${h})`, generator]] as const) {
+  for (const [name, model] of [["teacher", teacher], [generatorName(generator, h), generator]] as const) {
     if (!model) continue;
     console.log(
       `  ${name.padEnd(22)} ${model.frechetDistance.toFixed(2).padStart(8)}   ${model.evaluations} evaluation${

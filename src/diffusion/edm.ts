@@ -17,15 +17,17 @@ import {
   sum,
   type Tensor,
 } from "../graph/mod.ts";
+import { UsageError } from "../gpu/errors.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
-import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
+import { conditionSizes, type DenoiserConfig } from "../nn/networks.ts";
+import type { Conditions, DenoisingNetwork, Features } from "../nn/network.ts";
 import { coefficients, lossWeight } from "./preconditioning.ts";
 
 /** Standard deviation of the data, in data units. */
 export const SIGMA_DATA = 0.5;
 
 /** `sigma` [N] as [N, 1, 1, 1]. */
-function perSample(sigma: Tensor): Tensor {
+export function perSample(sigma: Tensor): Tensor {
   return reshape(sigma, [sigma.size, 1, 1, 1]);
 }
 
@@ -52,10 +54,47 @@ export function denoise(
   sigma: Tensor,
   conditions?: Conditions,
 ): Tensor {
+  return denoiseWithFeatures(network, p, x, sigma, conditions).denoised;
+}
+
+/** {@linkcode denoise} with what the network's encoder found on the way. */
+export function denoiseWithFeatures(
+  network: DenoisingNetwork,
+  p: ParameterLookup,
+  x: Tensor,
+  sigma: Tensor,
+  conditions?: Conditions,
+): { readonly denoised: Tensor; readonly features: Features } {
   const { cSkip, cOut, inputScale, cNoise } = coefficients(network.preconditioning, sigma);
   const input = inputScale ? div(x, perSample(inputScale)) : x;
-  const f = network.apply(p, input, cNoise, conditions);
-  return add(cSkip ? mul(perSample(cSkip), x) : x, mul(perSample(cOut), f));
+  const { output, features } = network.run(p, input, cNoise, conditions);
+  return { denoised: add(cSkip ? mul(perSample(cSkip), x) : x, mul(perSample(cOut), output)), features };
+}
+
+/**
+ * Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598) of denoised images [N, C, H, W]: D(x, ∅) +
+ * g (D(x, class) − D(x, ∅)).
+ */
+export function guide(free: Tensor, conditioned: Tensor, guidance: number): Tensor {
+  return add(free, affine(sub(conditioned, free), guidance, 0));
+}
+
+/**
+ * Checks that a teacher can be guided.
+ *
+ * @throws {UsageError} where the guidance is not 1 and the network has no classes, or was always told them in training.
+ */
+export function checkGuidance({ network }: Pick<DenoiserConfig, "network">, guidance: number): void {
+  if (guidance === 1) return;
+  if (conditionSizes(network).labelDim === 0) {
+    throw new UsageError(`Guidance ${guidance} needs a teacher of classes; this one has none.`);
+  }
+  if (network.architecture === "song-unet" && network.labelDropout === 0) {
+    throw new UsageError(
+      `Guidance ${guidance} needs a teacher that knows images without their class too: one that was trained with some ` +
+        'labels dropped ("network.labelDropout"), and this one was not.',
+    );
+  }
 }
 
 /** x + σ n for `x` and `noise` [N, C, H, W], `sigma` [N]. */
@@ -74,8 +113,13 @@ export function denoisingLoss(
   conditions?: Conditions,
 ): Tensor {
   const { x0, noise, sigma } = tensors;
-  const error = square(sub(denoise(network, p, addNoise(x0, noise, sigma), sigma, conditions), x0));
-  return mean(mul(lossWeight(network.preconditioning, sigma), sum(error, [1, 2, 3])));
+  const denoised = denoise(network, p, addNoise(x0, noise, sigma), sigma, conditions);
+  return weightedError(denoised, x0, lossWeight(network.preconditioning, sigma));
+}
+
+/** The batch mean of λ Σ_CHW (D − x₀)² for images [N, C, H, W] and weights λ [N]. */
+export function weightedError(denoised: Tensor, x0: Tensor, weight: Tensor): Tensor {
+  return mean(mul(weight, sum(square(sub(denoised, x0)), [1, 2, 3])));
 }
 
 /** Noise levels with ln σ ~ N(mean, std²) from standard normal `normal` [N]. EDM trains with −1.2 and 1.2. */
@@ -96,6 +140,13 @@ export function karrasSigma(uniform: Tensor, range: number): Tensor {
   return exp(affine(log(affine(uniform, range * (high - low), low)), rho, 0));
 }
 
+/** The least and the greatest noise level of {@linkcode karrasSigma}. */
+export function karrasLimits(range: number): [number, number] {
+  const { sigmaMin, sigmaMax, rho } = KARRAS;
+  const low = sigmaMin ** (1 / rho), high = sigmaMax ** (1 / rho);
+  return [sigmaMin, (low + range * (high - low)) ** rho];
+}
+
 /** A range of noise levels. */
 export interface SigmaRange {
   /** The least. */
@@ -113,9 +164,10 @@ export function karrasLevels(count: number, limits: SigmaRange = KARRAS): number
   return [...levels, 0];
 }
 
-/** A noise level given as a scalar tensor, for every sample of a batch: [batch]. */
-export function sameSigma(sigma: Tensor, batch: number): Tensor {
-  return broadcastTo(reshape(sigma, [1]), [batch]);
+/** One noise level, a number or a scalar tensor, for every sample of a batch: [batch]. */
+export function sameSigma(sigma: Tensor | number, batch: number): Tensor {
+  const level = typeof sigma === "number" ? constant([sigma], [1]) : reshape(sigma, [1]);
+  return broadcastTo(level, [batch]);
 }
 
 /** G(z) = D(σ_init z, σ_init): one evaluation of the network, `z` [N, C, H, W] standard normal. */
@@ -126,6 +178,5 @@ export function generate(
   sigmaInit: number,
   conditions?: Conditions,
 ): Tensor {
-  const sigma = sameSigma(constant([sigmaInit], []), z.shape[0]!);
-  return denoise(network, p, affine(z, sigmaInit, 0), sigma, conditions);
+  return denoise(network, p, affine(z, sigmaInit, 0), sameSigma(sigmaInit, z.shape[0]!), conditions);
 }

@@ -25,8 +25,9 @@ import type { ModelInfo } from "../io/model.ts";
 import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
 import { conditionSizes, createNetwork, imageSize } from "../nn/networks.ts";
 import { Weights } from "../optim/weights.ts";
-import { denoise, generate, sameSigma } from "./edm.ts";
+import { checkGuidance, denoise, generate, guide, sameSigma } from "./edm.ts";
 import { oneHot, randomLabels } from "./labels.ts";
+import { GeneratorInput } from "./few_step.ts";
 import { sigmaLimits } from "./preconditioning.ts";
 import { evaluationsOf, type SolverSettings, type SolverStep, solverSteps } from "./solvers.ts";
 
@@ -34,6 +35,9 @@ import { evaluationsOf, type SolverSettings, type SolverStep, solverSteps } from
 const SAMPLE_BATCH = 64;
 
 const SAMPLE_STREAM = 0x200;
+
+/** The first of the streams of the noise between a generator's steps. */
+const INPUT_STREAM = 0x210;
 
 /** Second key word of sampling noise: apart from every training stream of the same seed. */
 const SAMPLE_KEY = 0x5eed;
@@ -62,16 +66,18 @@ export interface SamplerOptions {
 /** How a teacher is sampled where nothing else is asked for. */
 export const DEFAULT_SOLVER: SolverSettings = { solver: "heun", steps: 18 };
 
-/** Compiles the sampler of a model. */
-export function createSampler(weights: Weights, info: ModelInfo, options: SamplerOptions = {}): Promise<Sampler> {
+/**
+ * Compiles the sampler of a model.
+ *
+ * @throws {UsageError} where a teacher is to be guided that cannot be.
+ */
+export async function createSampler(weights: Weights, info: ModelInfo, options: SamplerOptions = {}): Promise<Sampler> {
   const { batch = SAMPLE_BATCH, solver = DEFAULT_SOLVER } = options;
-  if (info.kind === "generator") return oneStepSampler(weights, info, batch);
-  return solverSampler(
-    weights,
-    info,
-    batch,
-    solverSteps(solver, sigmaLimits((weights.network as DenoisingNetwork).preconditioning)),
-  );
+  if (info.kind === "generator") return await generatorSampler(weights, info, batch);
+  const { guidance = 1 } = solver;
+  checkGuidance(info, guidance);
+  const steps = solverSteps(solver, sigmaLimits((weights.network as DenoisingNetwork).preconditioning));
+  return await solverSampler(weights, info, batch, steps, guidance);
 }
 
 /** Leaves of a sampler's random numbers. */
@@ -141,19 +147,28 @@ function inF32({ network }: Weights): DenoisingNetwork {
   return createNetwork({ network: config, preconditioning });
 }
 
-async function oneStepSampler(weights: Weights, info: ModelInfo, batch: number): Promise<Sampler> {
+/** Draws from a generator: one evaluation, or one at each of its levels. */
+async function generatorSampler(weights: Weights, info: ModelInfo, batch: number): Promise<Sampler> {
   const { workspace } = weights;
-  const z = latents(info, batch), labels = labelsOf(info, batch);
-  const x = generate(inF32(weights), weights.lookup, z, info.sigmaInit!, { labels });
+  const z = latents(info, batch), conditions = { labels: labelsOf(info, batch) };
+  const network = inF32(weights), levels = [info.sigmaInit!, ...info.laterSigmas ?? []];
+  const input = levels.length === 1 ? undefined : await GeneratorInput.create({
+    ...{ weights, network, levels, z, conditions, label: "sample" },
+    noise: (index) => ({ ...randomLeaves(), stream: INPUT_STREAM + index }),
+  });
+  const x = input
+    ? denoise(network, weights.lookup, input.images.tensor, sameSigma(levels.at(-1)!, batch), conditions)
+    : generate(network, weights.lookup, z, levels[0]!, conditions);
   const program = await workspace.compile({
-    label: "sample.oneStep",
+    label: input ? "sample.finish" : "sample.oneStep",
     outputs: { images: toUint8(x, dataToBytes(info)) },
   });
   return {
-    evaluations: 1,
+    evaluations: levels.length,
     sample: (seed, first, count, label) =>
       inBatches(info, batch, count, async (done) => {
-        workspace.submit([program.at({ ...latentValues(seed, first + done), ...labelValues(info, label) })]);
+        const values = { ...latentValues(seed, first + done), ...labelValues(info, label) };
+        workspace.submit([...input?.runs(levels.length - 1, values) ?? [], program.at(program.taken(values))]);
         return (await program.read()).images as Uint32Array;
       }),
   };
@@ -165,13 +180,14 @@ async function solverSampler(
   info: ModelInfo,
   batch: number,
   steps: readonly SolverStep[],
+  guidance: number,
 ): Promise<Sampler> {
   const { workspace } = weights;
   const { imageChannels, resolution } = imageSize(info.network);
   const x = workspace.variable("sample.x", [batch, imageChannels, resolution, resolution]);
   const drawn = labelsOf(info, batch);
   const labels = drawn && workspace.variable("sample.labels", drawn.shape);
-  const runs = await compileSolver(weights, x, steps, { labels: labels?.tensor });
+  const runs = await compileSolver(weights, x, steps, { labels: labels?.tensor }, guidance);
   const updates: (readonly [Variable, Tensor])[] = [[x, affine(latents(info, batch), steps[0]!.level, 0)]];
   if (labels) updates.push([labels, drawn]);
   const begin = await workspace.compile({ label: "sample.begin", updates });
@@ -180,7 +196,7 @@ async function solverSampler(
     outputs: { images: toUint8(x.tensor, dataToBytes(info)) },
   });
   return {
-    evaluations: evaluationsOf(steps),
+    evaluations: evaluationsOf(steps) * (guidance === 1 ? 1 : 2),
     sample: (seed, first, count, label) =>
       inBatches(info, batch, count, async (done) => {
         const random = latentValues(seed, first + done);
@@ -202,6 +218,7 @@ export async function compileSolver(
   x: Variable,
   steps: readonly SolverStep[],
   conditions: Conditions = {},
+  guidance = 1,
 ): Promise<(random: LatentValues) => Run[]> {
   const { workspace } = weights;
   const { shape } = x.tensor;
@@ -214,8 +231,10 @@ export async function compileSolver(
   };
   const noise = (name: string, stream: number) => mul(host(name), randomNormal(shape, { ...randomLeaves(), stream }));
   const start = () => has.before ? add(x.tensor, noise("before", BEFORE_STREAM)) : x.tensor;
-  const denoised = (at: Tensor, sigma: Tensor) =>
-    denoise(network, weights.lookup, at, sameSigma(sigma, shape[0]!), conditions);
+  const denoised = (at: Tensor, sigma: Tensor) => {
+    const evaluate = (told: Conditions) => denoise(network, weights.lookup, at, sameSigma(sigma, shape[0]!), told);
+    return guidance === 1 ? evaluate(conditions) : guide(evaluate({}), evaluate(conditions), guidance);
+  };
 
   const heun = async (): Promise<Program> => {
     const from = start(), sigma = host("sigma"), next = host("next"), step = sub(next, sigma);

@@ -23,6 +23,8 @@ export interface Churn {
 
 /** How images are drawn from a denoiser. */
 export interface SolverSettings {
+  /** Classifier-free guidance of a teacher of classes; 1, when absent, for none. */
+  readonly guidance?: number;
   /**
    * `heun`: EDM's, of second order with two evaluations a step but the last. `euler`: of first order. `ddim`: Euler's step,
    * stochastic where `eta` > 0. `dpm-solver++`: the multistep method of second order, 2M (Lu et al. 2022,

@@ -52,13 +52,23 @@ export interface StepLeaves {
   images(source: ImageSource, count: number): { readonly images: Tensor; readonly labels: Tensor | undefined };
 }
 
+/** Run-time values of {@linkcode StepLeaves.random}, and what else a step's program is given. */
+export interface StepValues extends HostValues {
+  /** The random sequence. */
+  readonly seed: Seed;
+  /** The step. */
+  readonly step: number;
+  /** Index of the first sample within it. */
+  readonly first: number;
+}
+
 /** Run-time values of {@linkcode StepLeaves.random} for step `step`, from its sample `first` on. */
-export function randomValues(seed: Seed, step: number, first = 0): HostValues {
+export function randomValues(seed: Seed, step: number, first = 0): StepValues {
   return { seed, step, first };
 }
 
 /** Run-time values of a program that also takes images: step `step` of batches of `batch`, from sample `first` on. */
-export function imageValues(seed: Seed, step: number, batch: number, first = 0): HostValues {
+export function imageValues(seed: Seed, step: number, batch: number, first = 0): StepValues {
   return { ...randomValues(seed, step, first), position: (step * batch + first) >>> 0 };
 }
 

@@ -156,6 +156,11 @@ export class Program {
     return { program: this, values };
   }
 
+  /** Of `values` those that a run takes. */
+  taken(values: HostValues): HostValues {
+    return Object.fromEntries(this.parts.hosts.flatMap(({ name }) => name in values ? [[name, values[name]!]] : []));
+  }
+
   /** Writes the run-time values as words; used by `Workspace.submit`. */
   pack(values: HostValues, words: Uint32Array, start: number): void {
     const unknown = Object.keys(values).find((name) => !this.parts.hosts.some((slot) => slot.name === name));

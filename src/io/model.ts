@@ -5,7 +5,7 @@ import { elementCount, shapeText } from "../graph/tensor.ts";
 import { createNetwork, type DenoiserConfig, type NetworkConfig } from "../nn/networks.ts";
 import { RESAMPLE_BUFFER, resampleBuffers } from "../nn/song_unet.ts";
 import { checkNetwork, entryOf, NETWORK_RULES, PRECONDITIONING_RULES } from "./network_rules.ts";
-import { checkSettings, choice, type Fail, number, type Rules } from "./settings.ts";
+import { checkSettings, choice, type Fail, list, number, type Rules } from "./settings.ts";
 import { decodeSafetensors, encodeSafetensors } from "./safetensors.ts";
 
 /** What a trained network is for. */
@@ -21,6 +21,8 @@ export interface ModelInfo extends DenoiserConfig {
   readonly std: number;
   /** A generator's input noise level. */
   readonly sigmaInit?: number;
+  /** The noise levels of a generator of several steps after the first, descending; absent for one step. */
+  readonly laterSigmas?: readonly number[];
   /** What it was made from and how: free text by name. */
   readonly provenance: Readonly<Record<string, string>>;
 }
@@ -139,7 +141,10 @@ const COMMON_RULES: Rules = {
   mean: number({}),
   std: number({ above: 0 }),
 };
-const SIGMA_INIT: Rules = { sigmaInit: number({ above: 0 }) };
+const LEVELS: Rules = {
+  sigmaInit: number({ above: 0 }),
+  laterSigmas: { ...list(number({ above: 0 }), { min: 1, max: 15 }), optional: true },
+};
 
 function checkInfo(value: Record<string, unknown>, fileName: string): Omit<ModelInfo, "provenance"> {
   const fail: Fail = (message) => {
@@ -154,7 +159,7 @@ function checkInfo(value: Record<string, unknown>, fileName: string): Omit<Model
   };
   checkSettings({ ...value, network }, {
     ...COMMON_RULES,
-    ...value.kind === "generator" && SIGMA_INIT,
+    ...value.kind === "generator" && LEVELS,
     network: { ...chosen, ...images },
     ...around,
   }, fail);

@@ -24,6 +24,22 @@ export interface Conditions {
   readonly random?: ((use: number) => RandomSource) | undefined;
 }
 
+/** What a network's encoder finds on the way, for classifiers that read it. */
+export interface Features {
+  /** The last map of each resolution, full resolution first: [N, C, H, W], in the network's precision. */
+  readonly levels: readonly Tensor[];
+  /** The map between encoder and decoder. */
+  readonly bottleneck: Tensor;
+}
+
+/** Channels of each of the {@linkcode Features}. */
+export interface FeatureChannels {
+  /** Of each level. */
+  readonly levels: readonly number[];
+  /** Of the map between encoder and decoder. */
+  readonly bottleneck: number;
+}
+
 /** A network that a preconditioning makes a denoiser of. */
 export interface DenoisingNetwork extends Network {
   /** Its settings. */
@@ -32,6 +48,18 @@ export interface DenoisingNetwork extends Network {
   readonly preconditioning: Preconditioning;
   /** `x` [N, C, H, W] and `noise` [N], both as the preconditioning gives them → [N, C, H, W]. */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor, conditions?: Conditions): Tensor;
+  /** Channels of the features that {@linkcode run} gives. */
+  readonly featureChannels: FeatureChannels;
+  /** The same with what the encoder found on the way. */
+  run(p: ParameterLookup, x: Tensor, noise: Tensor, conditions?: Conditions): NetworkRun;
+}
+
+/** What one application of a network gives; what of it is not used is not computed. */
+export interface NetworkRun {
+  /** [N, C, H, W] */
+  readonly output: Tensor;
+  /** See the type. */
+  readonly features: Features;
 }
 
 /** How a network stores what it computes; see {@linkcode NetworkOptions}. */

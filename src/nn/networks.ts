@@ -3,7 +3,7 @@
 import type { DenoisingNetwork, NetworkOptions } from "./network.ts";
 import { EDM_PRECONDITIONING, type Preconditioning } from "./preconditioning.ts";
 import { SongUNet, type SongUNetConfig } from "./song_unet.ts";
-import { UNet, type UNetConfig } from "./unet.ts";
+import { type ClassifierConfig, UNet, type UNetConfig } from "./unet.ts";
 
 /** Settings of a network that denoises; `architecture` tells which, and a UNet's may lack it. */
 export type NetworkConfig = UNetConfig | SongUNetConfig;
@@ -35,9 +35,9 @@ export function conditionSizes(config: NetworkConfig): { readonly labelDim: numb
   return config.architecture === "song-unet" ? config : { labelDim: 0, augmentDim: 0 };
 }
 
-/** Settings of the classifier that goes with a network: of its resolution, channels and multipliers. */
-export function classifierConfig(config: NetworkConfig): UNetConfig {
+/** Settings of the classifier that goes with a network: of its resolution, channels, multipliers and classes. */
+export function classifierConfig(config: NetworkConfig): ClassifierConfig {
   if (config.architecture !== "song-unet") return config;
-  const { inChannels: imageChannels, resolution, modelChannels, channelMult, numBlocks: blocks } = config;
-  return { imageChannels, resolution, modelChannels, channelMult, blocks };
+  const { inChannels: imageChannels, resolution, modelChannels, channelMult, numBlocks: blocks, labelDim } = config;
+  return { imageChannels, resolution, modelChannels, channelMult, blocks, labelDim };
 }

@@ -25,9 +25,17 @@ import {
   upsample2x,
 } from "../graph/mod.ts";
 import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
-import type { Conditions, DenoisingNetwork, NetworkOptions, Precision } from "./network.ts";
+import type {
+  Conditions,
+  DenoisingNetwork,
+  FeatureChannels,
+  NetworkOptions,
+  NetworkRun,
+  Precision,
+} from "./network.ts";
 import { EDM_PRECONDITIONING, type Preconditioning } from "./preconditioning.ts";
 import { type Around, around, resolutionName, SILENT, SKIP_SCALE } from "./residual.ts";
+import { featureChannels } from "./unet.ts";
 
 /** Settings of {@linkcode SongUNet}: the arguments of EDM's class of that name. */
 export interface SongUNetConfig {
@@ -348,9 +356,15 @@ class Encoder {
     this.outChannels = channels;
   }
 
-  apply(p: ParameterLookup, image: Tensor, embedding: Tensor, draw: Draws, around: Around): Tensor[] {
+  apply(
+    p: ParameterLookup,
+    image: Tensor,
+    embedding: Tensor,
+    draw: Draws,
+    around: Around,
+  ): { readonly skips: Tensor[]; readonly levels: readonly Tensor[] } {
     let aux = image, x = this.first.apply(p, image);
-    const skips = [x];
+    const skips = [x], levels: Tensor[] = [];
     for (const { down, blocks } of this.levels) {
       if (down) {
         x = around(() => down.block.apply(p, x, embedding, draw?.()));
@@ -358,8 +372,9 @@ class Encoder {
         skips.push(x);
       }
       for (const block of blocks) skips.push(x = around(() => block.apply(p, x, embedding, draw?.())));
+      levels.push(x);
     }
-    return skips;
+    return { skips, levels };
   }
 }
 
@@ -426,6 +441,8 @@ export class SongUNet implements DenoisingNetwork {
   readonly parameters: readonly ParameterSpec[];
   /** What surrounds it. */
   readonly preconditioning: Preconditioning;
+  /** Of the encoder's levels; the last is the map between encoder and decoder. */
+  readonly featureChannels: FeatureChannels;
   private readonly mapping: Mapping;
   private readonly encoder: Encoder;
   private readonly levels: DecoderLevel[] = [];
@@ -447,6 +464,7 @@ export class SongUNet implements DenoisingNetwork {
     const list = new ParameterList();
     this.mapping = new Mapping(list, config);
     this.encoder = new Encoder(list, config, this.mapping.channels);
+    this.featureChannels = featureChannels(config);
     const skips = [...this.encoder.skipChannels];
     let channels = this.encoder.outChannels;
     for (let level = config.channelMult.length - 1; level >= 0; level--) {
@@ -484,11 +502,17 @@ export class SongUNet implements DenoisingNetwork {
   }
 
   /** `x` [N, C, H, W], `noise` [N] → [N, outChannels, H, W]. */
-  apply(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): Tensor {
+  apply(p: ParameterLookup, x: Tensor, noise: Tensor, conditions?: Conditions): Tensor {
+    return this.run(p, x, noise, conditions).output;
+  }
+
+  /** The same with the encoder's features. */
+  run(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): NetworkRun {
     const draw = draws(conditions);
     const embedding = this.mapping.apply(p, noise, conditions, draw);
-    const skips = this.encoder.apply(p, cast(x, this.precision), embedding, draw, this.around);
-    let h = skips.at(-1)!, sum: Tensor | undefined;
+    const { skips, levels } = this.encoder.apply(p, cast(x, this.precision), embedding, draw, this.around);
+    const bottleneck = skips.at(-1)!;
+    let h = bottleneck, sum: Tensor | undefined;
     for (const { entry, blocks, out } of this.levels) {
       for (const block of entry) h = this.around(() => block.apply(p, h, embedding, draw?.()));
       if (sum) sum = upsample2x(sum, this.config.resampleFilter);
@@ -500,6 +524,6 @@ export class SongUNet implements DenoisingNetwork {
       }
       if (out) sum = out.conv.apply(p, out.norm.apply(p, h, { silu: true }), sum ? { residual: sum } : {});
     }
-    return cast(sum!, "f32");
+    return { output: cast(sum!, "f32"), features: { levels, bottleneck } };
   }
 }

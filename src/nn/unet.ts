@@ -1,6 +1,8 @@
 /** The UNet that denoises, and the time-conditional classifier made of its encoder half. */
 
 import {
+  add,
+  affine,
   attentionPacked,
   cast,
   concat,
@@ -12,7 +14,15 @@ import {
   upsampleNearest2x,
 } from "../graph/mod.ts";
 import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
-import type { DenoisingNetwork, Network, NetworkOptions, Precision } from "./network.ts";
+import type {
+  Conditions,
+  DenoisingNetwork,
+  FeatureChannels,
+  Network,
+  NetworkOptions,
+  NetworkRun,
+  Precision,
+} from "./network.ts";
 import { EDM_PRECONDITIONING, type Preconditioning } from "./preconditioning.ts";
 import { type Around, around, resolutionName, SILENT, SKIP_SCALE } from "./residual.ts";
 
@@ -32,21 +42,26 @@ export interface UNetConfig {
   readonly blocks: number;
 }
 
-/** Noise level → conditioning vector [N, 2·modelChannels]. */
+/** Noise level, and where it has classes their one-hot labels [N, labelDim] → conditioning vector [N, 2·modelChannels]. */
 class NoiseEmbedding {
   readonly channels: number;
+  private readonly label: Linear | undefined;
   private readonly layer0: Linear;
   private readonly layer1: Linear;
 
-  constructor(list: ParameterList, private readonly modelChannels: number) {
+  constructor(list: ParameterList, private readonly modelChannels: number, private readonly labelDim: number) {
     this.channels = 2 * modelChannels;
+    this.label = labelDim > 0 ? new Linear(list, "map_label", labelDim, modelChannels) : undefined;
     this.layer0 = new Linear(list, "map_layer0", modelChannels, this.channels);
     this.layer1 = new Linear(list, "map_layer1", this.channels, this.channels);
   }
 
-  apply(p: ParameterLookup, noise: Tensor): Tensor {
+  apply(p: ParameterLookup, noise: Tensor, labels: Tensor | undefined): Tensor {
     const waves = sinusoidalEmbedding(noise, { channels: this.modelChannels, sinFirst: true });
-    return silu(this.layer1.apply(p, silu(this.layer0.apply(p, waves))));
+    const told = this.label && labels
+      ? add(waves, this.label.apply(p, affine(labels, Math.sqrt(this.labelDim), 0)))
+      : waves;
+    return silu(this.layer1.apply(p, silu(this.layer0.apply(p, told))));
   }
 }
 
@@ -112,9 +127,9 @@ class Encoder {
   private readonly levels: { down: Conv2d | undefined; blocks: Block[] }[] = [];
   private readonly middle: Block[];
 
-  constructor(list: ParameterList, config: UNetConfig) {
+  constructor(list: ParameterList, config: UNetConfig, labelDim = 0) {
     const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
-    this.embedding = new NoiseEmbedding(list, modelChannels);
+    this.embedding = new NoiseEmbedding(list, modelChannels, labelDim);
     this.first = new Conv2d(list, `enc.${resolutionName(resolution)}_conv`, imageChannels, modelChannels, {
       kernel: 3,
     });
@@ -146,16 +161,18 @@ class Encoder {
     x: Tensor,
     noise: Tensor,
     around: Around,
-  ): { h: Tensor; skips: Tensor[]; embedding: Tensor } {
-    const embedding = this.embedding.apply(p, noise);
+    labels?: Tensor,
+  ): { h: Tensor; skips: Tensor[]; levels: Tensor[]; embedding: Tensor } {
+    const embedding = this.embedding.apply(p, noise, labels);
     let h = this.first.apply(p, x);
-    const skips = [h];
+    const skips = [h], levels: Tensor[] = [];
     for (const { down, blocks } of this.levels) {
       if (down) skips.push(h = down.apply(p, h));
       for (const block of blocks) skips.push(h = around(() => block.apply(p, h, embedding)));
+      levels.push(h);
     }
     for (const block of this.middle) h = around(() => block.apply(p, h, embedding));
-    return { h, skips, embedding };
+    return { h, skips, levels, embedding };
   }
 }
 
@@ -169,6 +186,8 @@ export class UNet implements DenoisingNetwork {
   readonly parameters: readonly ParameterSpec[];
   /** What surrounds it. */
   readonly preconditioning: Preconditioning;
+  /** Of the encoder's levels, and of what comes out of its middle. */
+  readonly featureChannels: FeatureChannels;
   private readonly encoder: Encoder;
   private readonly levels: { blocks: Block[]; up: Conv2d | undefined }[] = [];
   private readonly norm: GroupNorm;
@@ -187,6 +206,7 @@ export class UNet implements DenoisingNetwork {
     const list = new ParameterList();
     const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
     this.encoder = new Encoder(list, config);
+    this.featureChannels = featureChannels(config);
     const skips = [...this.encoder.skipChannels];
     let channels = this.encoder.outChannels;
     for (let level = channelMult.length - 1; level >= 0; level--) {
@@ -207,8 +227,18 @@ export class UNet implements DenoisingNetwork {
 
   /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]; it knows no conditions. */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
-    const { h: bottom, skips, embedding } = this.encoder.apply(p, cast(x, this.precision), noise, this.around);
-    let h = bottom;
+    return this.run(p, x, noise).output;
+  }
+
+  /** The same with the encoder's features. */
+  run(p: ParameterLookup, x: Tensor, noise: Tensor): NetworkRun {
+    const { h: bottleneck, skips, levels, embedding } = this.encoder.apply(
+      p,
+      cast(x, this.precision),
+      noise,
+      this.around,
+    );
+    let h = bottleneck;
     for (const { blocks, up } of this.levels) {
       for (const block of blocks) {
         const skip = skips.pop()!;
@@ -218,8 +248,23 @@ export class UNet implements DenoisingNetwork {
       }
       if (up) h = this.around(() => up.apply(p, upsampleNearest2x(h)));
     }
-    return cast(this.conv.apply(p, this.norm.apply(p, h, { silu: true })), "f32");
+    const output = cast(this.conv.apply(p, this.norm.apply(p, h, { silu: true })), "f32");
+    return { output, features: { levels, bottleneck } };
   }
+}
+
+/** Channels of the features of an encoder whose levels are multiples of `modelChannels`. */
+export function featureChannels(
+  { modelChannels, channelMult }: { readonly modelChannels: number; readonly channelMult: readonly number[] },
+): FeatureChannels {
+  const levels = channelMult.map((mult) => modelChannels * mult);
+  return { levels, bottleneck: levels.at(-1)! };
+}
+
+/** Settings of a {@linkcode Classifier}. */
+export interface ClassifierConfig extends UNetConfig {
+  /** Length of a sample's class label, a one-hot vector; 0, when absent, without classes. */
+  readonly labelDim?: number;
 }
 
 /** Time-conditional binary classifier: the encoder half of a {@linkcode UNet}, pooled to one logit. */
@@ -233,19 +278,19 @@ export class Classifier implements Network {
   private readonly around: Around;
 
   /** Declares the network. */
-  constructor(readonly config: UNetConfig, options: NetworkOptions = {}) {
+  constructor(readonly config: ClassifierConfig, options: NetworkOptions = {}) {
     this.around = around(options);
     this.precision = options.precision ?? "f32";
     const list = new ParameterList();
-    this.encoder = new Encoder(list, config);
+    this.encoder = new Encoder(list, config, config.labelDim);
     this.norm = new GroupNorm(list, "head.norm", this.encoder.outChannels);
     this.linear = new Linear(list, "head.linear", this.encoder.outChannels, 1);
     this.parameters = list.specs;
   }
 
-  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → logits [N], log of P(real)/P(generated). */
-  apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
-    const { h } = this.encoder.apply(p, cast(x, this.precision), noise, this.around);
+  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4), where it has classes their labels → [N]. */
+  apply(p: ParameterLookup, x: Tensor, noise: Tensor, { labels }: Conditions = {}): Tensor {
+    const { h } = this.encoder.apply(p, cast(x, this.precision), noise, this.around, labels);
     const pooled = mean(this.norm.apply(p, h, { silu: true }), [2, 3]);
     return reshape(this.linear.apply(p, pooled), [x.shape[0]!]);
   }

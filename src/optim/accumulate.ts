@@ -6,7 +6,6 @@ import {
   affine,
   constant,
   host,
-  type HostValues,
   type Program,
   type Run,
   type Tensor,
@@ -32,13 +31,13 @@ export class Accumulator {
   }
 
   /**
-   * The runs that leave the gradient of a step in `network.grad`: `gradient` for every microbatch, with the values for
-   * its first sample, and the sum after each.
+   * The runs that leave the gradient of a step in `network.grad`: for every microbatch those that compute its gradient,
+   * from its first sample on, and the sum.
    */
-  runs(gradient: Program, batch: number, valuesFrom: (first: number) => HostValues): Run[] {
+  runs(batch: number, gradientFrom: (first: number) => readonly Run[]): Run[] {
     return Array.from({ length: this.count }, (_, i) => {
-      const part = gradient.at(valuesFrom(i * batch / this.count));
-      return this.program ? [part, this.program.at({ keep: Number(i > 0) })] : [part];
+      const part = gradientFrom(i * batch / this.count);
+      return this.program ? [...part, this.program.at({ keep: Number(i > 0) })] : part;
     }).flat();
   }
 }

@@ -162,7 +162,7 @@ export class Trainable {
   }
 
   /** What a checkpoint holds of it, in order. */
-  get state(): readonly Weights[] {
+  get state(): readonly [Weights, Weights, Weights, Weights] {
     return [this.values, this.ema, this.m, this.v];
   }
 

@@ -4,24 +4,20 @@ import { join } from "@std/path";
 import { FileError, NonFiniteError } from "../gpu/errors.ts";
 import { namesIn, onDisk, writeFileAtomic } from "../io/disk.ts";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../io/safetensors.ts";
-import type { Trainable, Weights } from "../optim/weights.ts";
+import type { Weights } from "../optim/weights.ts";
 
 /** Checkpoints of a stage that are kept. */
 const KEPT = 2;
 
 /** Reads and writes the checkpoints of one stage. */
 export class Checkpoints {
-  /** `networks` hold the stage's whole state; `run` identifies the settings the state belongs to. */
+  /** `weights` are the stage's whole state; `run` identifies the settings the state belongs to. */
   constructor(
     private readonly folder: string,
     private readonly stage: string,
     private readonly run: string,
-    private readonly networks: readonly Trainable[],
+    private readonly weights: readonly Weights[],
   ) {}
-
-  private get weights(): readonly Weights[] {
-    return this.networks.flatMap((network) => network.state);
-  }
 
   /**
    * Writes the state after `step` steps and removes old checkpoints.

@@ -3,6 +3,24 @@
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
 import { checkLambda } from "../distill/bregman.ts";
+import {
+  CLASSIFIER_LOSSES,
+  CLASSIFIERS,
+  type ClassifierSettings,
+  type DistillSettings,
+  FAKE_WEIGHTINGS,
+  GRADIENT_FORMS,
+  type GradientForm,
+  needs,
+  type Objective,
+  OBJECTIVES,
+  type RatioBinSettings,
+  sharesEncoder,
+  SIGMA_LAWS,
+  type SigmaLaw,
+  type Weighting,
+  WEIGHTINGS,
+} from "../distill/settings.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Statistics } from "../data/scaling.ts";
 import { FileError, UsageError } from "../gpu/errors.ts";
@@ -61,48 +79,83 @@ export interface TeacherConfig {
   readonly augment: number;
 }
 
-/** Settings of the distillation. */
-export interface DistillConfig {
-  /** The convex function of the divergence. */
-  readonly h: BregmanKind;
-  /** Its parameter, for `sba` and `basu`. */
-  readonly lambda: number;
-  /** Images that the generator makes for its updates in all. */
-  readonly images: number;
-  /** Images a step. */
-  readonly batch: number;
-  /** Learning rate of the generator. */
-  readonly generatorLr: number;
-  /** Learning rate of the fake score. */
-  readonly fakeLr: number;
-  /** Learning rate of the classifier. */
-  readonly classifierLr: number;
-  /** Critic updates for each generator update. */
-  readonly criticUpdates: number;
-  /** Share of the steps, at the end, over which the generator's learning rate falls linearly to 0. */
+/** How one network of the distillation is trained. */
+export interface LearningConfig {
+  /** Learning rate. */
+  readonly learningRate: number;
+  /** Share of its updates, at the end, over which the learning rate falls linearly to 0. */
   readonly decayShare: number;
-  /** Images of the generator's updates with c = 1, at the beginning. */
-  readonly warmupImages: number;
-  /** Logits are limited to ± this. */
-  readonly logitClamp: number;
-  /** The ratio is clipped to [ratioMin, ratioMax]. */
-  readonly ratioMin: number;
-  /** See `ratioMin`. */
-  readonly ratioMax: number;
-  /** DMD's per-sample normaliser. */
-  readonly normaliser: boolean;
-  /** Noise level of the generator's input. */
-  readonly sigmaInit: number;
-  /** Share of Karras's schedule, from its low end, of the generator's and the classifier's σ. */
-  readonly sigmaRange: number;
-  /** Law of the fake score's σ. */
-  readonly fakeSigma: LogNormalLaw;
-  /** Moving average of the generator. */
-  readonly ema: MovingAverage;
   /** Adam's decays. */
   readonly betas: readonly [number, number];
   /** See the teacher's. */
   readonly clipNorm: number;
+}
+
+/** What the generator starts from. */
+export const STARTS = ["teacher", "random"] as const;
+
+/** Settings of the distillation; those of its programs are explained in {@linkcode DistillSettings}. */
+export interface DistillConfig {
+  /** What the generator minimises. */
+  readonly objective: Objective;
+  /** The convex function of the divergence. */
+  readonly h: BregmanKind;
+  /** Its parameter, for `sba` and `basu`. */
+  readonly lambda: number;
+  /** In the place of h, the weight c as an expression of the logit. */
+  readonly hWeight?: string;
+  /** How the divergence's gradient is had. */
+  readonly form: GradientForm;
+  /** Images that the generator makes for its updates in all. */
+  readonly images: number;
+  /** Images a step. */
+  readonly batch: number;
+  /** What the generator starts from: the teacher's weights, or random ones. */
+  readonly start: typeof STARTS[number];
+  /** Images, at the beginning, for which the critics alone are trained: the generator's learning rate is 0. */
+  readonly criticWarmupImages: number;
+  /** Images of the generator's updates with c = 1, at the beginning. */
+  readonly warmupImages: number;
+  /** Noise level of the generator's input. */
+  readonly sigmaInit: number;
+  /** Noise levels of a generator of several steps after the first; empty for one step. */
+  readonly laterSigmas: readonly number[];
+  /** Classifier-free guidance of a teacher of classes; 1 for none. */
+  readonly guidance: number;
+  /** w(σ). */
+  readonly weighting: Weighting;
+  /** Law of the σ at which the generator's samples are judged. */
+  readonly sigma: SigmaLaw;
+  /** The density ratio's safeguards. */
+  readonly ratio: RatioBinSettings & {
+    /** Logits are divided by this. */
+    readonly temperature: number;
+    /** Logits are limited to ± this. */
+    readonly logitClamp: number;
+    /** The ratio is clipped to [min, max]. */
+    readonly min: number;
+    /** See `min`. */
+    readonly max: number;
+  };
+  /** The adversarial term: its weight, 0 for none, and the images before it begins. */
+  readonly adversarial: { readonly weight: number; readonly afterImages: number };
+  /** The generator's training. */
+  readonly generator: LearningConfig & {
+    /** Moving average of its weights, which is the result. */
+    readonly ema: MovingAverage;
+  };
+  /** The fake score's. */
+  readonly fakeScore: LearningConfig & DistillSettings["fakeScore"] & {
+    /** Updates for each of the generator. */
+    readonly updates: number;
+  };
+  /** The classifier's. */
+  readonly classifier: LearningConfig & ClassifierSettings & {
+    /** Updates for each of the generator. */
+    readonly updates: number;
+    /** Share of the real images that it is not shown: how well its probabilities are calibrated is measured with them. */
+    readonly heldOut: number;
+  };
 }
 
 /** How models are measured and shown. */
@@ -189,28 +242,48 @@ const TEACHER: TeacherConfig = {
   augment: 0,
 };
 
+const LEARNING: LearningConfig = { learningRate: 2e-4, decayShare: 0, betas: [0, 0.999], clipNorm: 10 };
+
 const DISTILL: DistillConfig = {
+  objective: "bregman",
   h: "jeffreys",
   lambda: -0.5,
+  form: "score",
   images: 44_800,
   batch: 64,
-  generatorLr: 2e-4,
-  fakeLr: 2e-4,
-  classifierLr: 2e-4,
-  criticUpdates: 3,
-  decayShare: 0.5,
+  start: "teacher",
+  criticWarmupImages: 0,
   warmupImages: 6_400,
-  logitClamp: 10,
-  ratioMin: 0.05,
-  ratioMax: 10,
-  normaliser: true,
   sigmaInit: 2.5,
-  sigmaRange: 0.8,
-  fakeSigma: { mean: -1.2, std: 1.2 },
-  ema: { halfLife: 4_400, rampRatio: 0.08 },
-  betas: [0, 0.999],
-  clipNorm: 10,
+  laterSigmas: [],
+  guidance: 1,
+  weighting: "dmd",
+  sigma: { law: "karras", range: 0.8, mean: -1.2, std: 1.2 },
+  ratio: { temperature: 1, logitClamp: 10, min: 0.05, max: 10, bins: 0, binHalfLife: 4_400 },
+  adversarial: { weight: 0, afterImages: 0 },
+  generator: { ...LEARNING, decayShare: 0.5, ema: { halfLife: 4_400, rampRatio: 0.08 } },
+  fakeScore: { ...LEARNING, updates: 3, sigma: { mean: -1.2, std: 1.2 }, weighting: "edm" },
+  classifier: {
+    ...LEARNING,
+    ...{ updates: 3, heldOut: 0.1, kind: "own", loss: "logistic", trunkWeight: 1, r1Weight: 0, r1Sigma: 0.1 },
+  },
 };
+
+/** `config` with other values for the training of all three networks, and for each. */
+function retrained(
+  config: DistillConfig,
+  all: Partial<LearningConfig & { updates: number; ema: MovingAverage }>,
+  each: { readonly classifier?: Partial<LearningConfig> } = {},
+): DistillConfig {
+  const { updates, ema, ...learning } = all;
+  const critic = { ...learning, ...updates !== undefined && { updates } };
+  return {
+    ...config,
+    generator: { ...config.generator, ...learning, ...ema && { ema } },
+    fakeScore: { ...config.fakeScore, ...critic },
+    classifier: { ...config.classifier, ...critic, ...each.classifier },
+  };
+}
 
 const EVALUATION: EvaluationConfig = { samples: 5000, checkSamples: 1000, pictures: 64, steps: 18 };
 
@@ -256,17 +329,13 @@ const EDM_CIFAR10: TeacherConfig = {
 
 /** SiD's distillation (Zhou et al. 2024, arXiv 2404.04057), but for the divergence. */
 const SID_CIFAR10: DistillConfig = {
-  ...DISTILL,
+  ...retrained(DISTILL, {
+    ...{ learningRate: 1e-5, updates: 1, decayShare: 0, clipNorm: 0 },
+    ema: { halfLife: 500_000, rampRatio: 0.05 },
+  }, { classifier: { learningRate: 1e-4 } }),
   images: 100_000_000,
   batch: 256,
-  generatorLr: 1e-5,
-  fakeLr: 1e-5,
-  classifierLr: 1e-4,
-  criticUpdates: 1,
-  decayShare: 0,
   warmupImages: 100_000,
-  ema: { halfLife: 500_000, rampRatio: 0.05 },
-  clipNorm: 0,
 };
 
 /**
@@ -287,7 +356,7 @@ export const PRESETS = {
     network: digits(16),
     scaling: "standard",
     teacher: { ...TEACHER, images: 128_000, batch: 64, rampImages: 6_400, ema: { halfLife: 8_850, rampRatio: 0.08 } },
-    distill: { ...DISTILL, images: 19_200, generatorLr: 3e-4, fakeLr: 3e-4, classifierLr: 3e-4, warmupImages: 3_200 },
+    distill: { ...retrained(DISTILL, { learningRate: 3e-4 }), images: 19_200, warmupImages: 3_200 },
     evaluation: { ...EVALUATION, samples: 2000 },
     checkpointEvery: { teacher: 16_000, distill: 6_400 },
     snapshotEvery: { teacher: 0, distill: 0 },
@@ -296,7 +365,10 @@ export const PRESETS = {
     network: digits(8),
     scaling: "standard",
     teacher: { ...TEACHER, images: 3_200, batch: 32, rampImages: 320, ema: { halfLife: 430, rampRatio: 0.08 } },
-    distill: { ...DISTILL, images: 640, batch: 32, warmupImages: 160, ema: { halfLife: 210, rampRatio: 0.08 } },
+    distill: {
+      ...retrained(DISTILL, { ema: { halfLife: 210, rampRatio: 0.08 } }),
+      ...{ images: 640, batch: 32, warmupImages: 160 },
+    },
     evaluation: { ...EVALUATION, samples: 200 },
     checkpointEvery: { teacher: 1_280, distill: 320 },
     snapshotEvery: { teacher: 0, distill: 0 },
@@ -309,7 +381,10 @@ export const PRESETS = {
       ...{ images: 2_000_000, learningRate: 1e-3, rampImages: 25_600, ema: { halfLife: 50_000, rampRatio: 0.05 } },
       clipNorm: 0,
     },
-    distill: { ...DISTILL, images: 400_000, batch: 128, ema: { halfLife: 10_000, rampRatio: 0.05 }, clipNorm: 0 },
+    distill: {
+      ...retrained(DISTILL, { ema: { halfLife: 10_000, rampRatio: 0.05 }, clipNorm: 0 }),
+      ...{ images: 400_000, batch: 128 },
+    },
     evaluation: { ...EVALUATION, samples: 5000 },
     checkpointEvery: { teacher: 100_000, distill: 20_000 },
     snapshotEvery: { teacher: 0, distill: 0 },
@@ -407,7 +482,9 @@ const decays = list(number({ min: 0, below: 1 }), { min: 2, max: 2 });
 const law = { mean: number({}), std: positive };
 const average = { halfLife: positive, rampRatio: fromZero };
 const batch = whole({ min: 1, max: 65_536 });
-const optimiser = { batch, ema: average, betas: decays, clipNorm: fromZero, decayShare: number({ min: 0, max: 1 }) };
+const optimiser = { betas: decays, clipNorm: fromZero, decayShare: number({ min: 0, max: 1 }) };
+const learning = { ...optimiser, learningRate: positive };
+const updates = whole({ min: 1, max: 16 });
 
 const told = { conditional: toggle, mirror: toggle, augment: number({ min: 0, max: 1 }) };
 
@@ -419,24 +496,44 @@ const COMMON_RULES: Rules = {
   scaling: choice(SCALINGS),
   microbatch: { ...count, optional: true },
   checkpointBlocks: toggle,
-  teacher: { ...optimiser, images: count, learningRate: positive, rampImages: fromZero, sigma: law, ...told },
+  teacher: { ...learning, ...told, batch, ema: average, images: count, rampImages: fromZero, sigma: law },
   distill: {
-    ...optimiser,
+    objective: choice(OBJECTIVES),
     h: choice(BREGMAN_KINDS),
     lambda: number({}),
+    hWeight: { ...anyText, optional: true },
+    form: choice(GRADIENT_FORMS),
     images: count,
-    generatorLr: positive,
-    fakeLr: positive,
-    classifierLr: positive,
-    criticUpdates: whole({ min: 1, max: 16 }),
+    batch,
+    start: choice(STARTS),
+    criticWarmupImages: fromZero,
     warmupImages: fromZero,
-    logitClamp: positive,
-    ratioMin: positive,
-    ratioMax: positive,
-    normaliser: toggle,
     sigmaInit: positive,
-    sigmaRange: number({ above: 0, max: 1 }),
-    fakeSigma: law,
+    laterSigmas: list(positive, { max: 15 }),
+    guidance: fromZero,
+    weighting: choice(WEIGHTINGS),
+    sigma: { ...law, law: choice(SIGMA_LAWS), range: number({ above: 0, max: 1 }) },
+    ratio: {
+      temperature: positive,
+      logitClamp: positive,
+      min: positive,
+      max: positive,
+      bins: whole({ min: 0, max: 1024 }),
+      binHalfLife: positive,
+    },
+    adversarial: { weight: fromZero, afterImages: fromZero },
+    generator: { ...learning, ema: average },
+    fakeScore: { ...learning, updates, sigma: law, weighting: choice(FAKE_WEIGHTINGS) },
+    classifier: {
+      ...learning,
+      updates,
+      heldOut: number({ min: 0, max: 0.5 }),
+      kind: choice(CLASSIFIERS),
+      loss: choice(CLASSIFIER_LOSSES),
+      trunkWeight: fromZero,
+      r1Weight: fromZero,
+      r1Sigma: positive,
+    },
   },
   teacherOnly: toggle,
   evaluation: {
@@ -493,15 +590,8 @@ export function withSettings(config: RunConfig, changes: Changes, fail: Fail): R
 /** Calls `fail` where settings contradict each other. */
 export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fail): void {
   const { microbatch, teacher, teacherOnly, distill } = config;
-  const { h, lambda, ratioMin, ratioMax } = distill;
-  checkLambda(h, lambda);
-  if (ratioMin >= ratioMax) {
-    fail(`the least ratio, --ratio-min (${ratioMin}), should be less than the greatest, --ratio-max (${ratioMax})`);
-  }
   if (teacherOnly && teacherGiven) fail("with a given teacher and --teacher-only there is nothing to do");
-  if (teacher.conditional && !teacherOnly) {
-    fail("a teacher of classes (--conditional) is not distilled; train it with --teacher-only");
-  }
+  if (!teacherOnly) checkDistillation(config, fail);
   const batches = {
     ...!teacherGiven && { teacher: teacher.batch },
     ...!teacherOnly && { distillation: distill.batch },
@@ -510,6 +600,49 @@ export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fa
     if (microbatch !== undefined && batch % microbatch !== 0) {
       fail(`--microbatch ${microbatch} does not divide the ${stage}'s batch of ${batch} images`);
     }
+  }
+}
+
+/** Calls `fail` where the distillation's settings contradict each other. */
+function checkDistillation({ distill, microbatch }: RunConfig, fail: Fail): void {
+  const { h, lambda, hWeight, objective, form, weighting, ratio, classifier, fakeScore, adversarial } = distill;
+  if (hWeight === undefined) checkLambda(h, lambda);
+  if (ratio.min >= ratio.max) {
+    fail(`the least ratio, --ratio-min (${ratio.min}), should be less than the greatest, --ratio-max (${ratio.max})`);
+  }
+  const weighs = hWeight !== undefined || h !== "kl";
+  if (objective === "bregman" && classifier.loss === "hinge") {
+    if (weighs) {
+      fail("the hinge loss tells no density ratio: it goes with --h kl, whose weight is 1, or --objective gan");
+    }
+    if (form === "classifier") {
+      fail('the hinge loss tells no density ratio: it cannot go with distill.form "classifier"');
+    }
+  }
+  if (objective === "bregman" && form === "classifier" && weighting === "dmd") {
+    fail('distill.form "classifier" has no teacher to normalise by: distill.weighting should be sigma2, edm or none');
+  }
+  if (objective === "gan" && adversarial.weight === 0) {
+    fail("with --objective gan the generator has the adversarial term alone, whose weight, --adversarial, is 0");
+  }
+  const needed = needs({ ...distill, adversarialWeight: adversarial.weight });
+  if (sharesEncoder(classifier) && needed.classifier && fakeScore.updates !== classifier.updates) {
+    fail(
+      `the classifier ${classifier.kind} is trained with the fake score: distill.classifier.updates ` +
+        `(${classifier.updates}) should be distill.fakeScore.updates (${fakeScore.updates})`,
+    );
+  }
+  if (ratio.bins > 0 && !needed.ratio) fail("distill.ratio.bins is for divergences whose density ratio is known");
+  const sigmas = [distill.sigmaInit, ...distill.laterSigmas];
+  if (sigmas.some((sigma, i) => i > 0 && sigma >= sigmas[i - 1]!)) {
+    fail(
+      `the generator's noise levels, distill.sigmaInit and then laterSigmas, should descend, not be ${
+        sigmas.join(", ")
+      }`,
+    );
+  }
+  if (microbatch !== undefined && adversarial.weight > 0 && objective === "bregman") {
+    fail("--microbatch cannot go with --adversarial, as the divergence's gradient alone is divided by its mean weight");
   }
 }
 

@@ -61,7 +61,8 @@ export async function planRun(
       await planStage(gpu, config, "distill", async (workspace, config) => {
         const parts = await prepareDistillation(workspace, config, data, info);
         const { generator, fakeScore, classifier, teacher } = parts;
-        return { networks: { generator, fakeScore, classifier, teacher }, runs: distillRuns(config, parts) };
+        const networks = { generator, ...fakeScore && { fakeScore }, ...classifier && { classifier }, teacher };
+        return { networks, runs: distillRuns(config, parts) };
       }),
     );
   }

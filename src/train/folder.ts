@@ -5,10 +5,14 @@ import { FileError } from "../gpu/errors.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
+import type { Diagnostics } from "./diagnostics.ts";
 import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 
 /** Names of the results in a run's folder. */
 export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
+
+/** Names of the files to which a run adds a line for what it has measured. */
+const LOGS = { metrics: "metrics.jsonl", diagnostics: "diagnostics.jsonl" };
 
 /** Name of the profile in a run's folder. */
 export const TRACE = "trace.json";
@@ -18,6 +22,9 @@ export const TUNING_FILE = "tuning.json";
 
 /** The stages that train. */
 export type StageName = "teacher" | "distill";
+
+/** What every line of `metrics.jsonl` says. */
+type MetricsEntry = Omit<MetricsLine, "values">;
 
 /** One line of `metrics.jsonl`. */
 export interface MetricsLine {
@@ -62,7 +69,7 @@ export class RunFolder {
   /** Throws a {@linkcode FileError} where `path` is a file or holds anything that a run would take for its own. */
   static async expectFree(path: string): Promise<void> {
     const folder = new RunFolder(path);
-    for (const name of ["config.json", "metrics.jsonl", TRACE, ...Object.values(RESULTS)]) {
+    for (const name of ["config.json", ...Object.values(LOGS), TRACE, ...Object.values(RESULTS)]) {
       if (await folder.has(name)) {
         throw new FileError(
           `${path} already holds a run (${name}); continue it with --resume ${path}, or choose another --out.`,
@@ -133,21 +140,30 @@ export class RunFolder {
   async log(line: MetricsLine): Promise<void> {
     const { values, ...rest } = line;
     const text = JSON.stringify({ ...rest, seconds: Number(rest.seconds.toFixed(3)), ...values }) + "\n";
-    const path = this.file("metrics.jsonl");
+    await this.append(LOGS.metrics, text);
+  }
+
+  /** Adds a line to `diagnostics.jsonl`: what the distillation's classifier was found to do after `step` steps. */
+  async logDiagnostics(line: { readonly step: number; readonly images: number } & Diagnostics): Promise<void> {
+    await this.append(LOGS.diagnostics, JSON.stringify(line) + "\n");
+  }
+
+  private async append(name: string, text: string): Promise<void> {
+    const path = this.file(name);
     await onDisk(path, "written", () => Deno.writeTextFile(path, text, { append: true }));
   }
 
   /** Seconds each stage has taken, from its last line. */
   async stageSeconds(): Promise<Partial<Record<StageName, number>>> {
     const seconds: Partial<Record<StageName, number>> = {};
-    for (const { entry } of await this.logLines()) seconds[entry.stage] = entry.seconds;
+    for (const { entry } of await this.lines<MetricsEntry>(LOGS.metrics)) seconds[entry.stage] = entry.seconds;
     return seconds;
   }
 
-  /** The whole lines of `metrics.jsonl`; one that was cut off is left out. */
-  private async logLines(): Promise<{ text: string; entry: Omit<MetricsLine, "values"> }[]> {
-    if (!await this.has("metrics.jsonl")) return [];
-    return new TextDecoder().decode(await this.read("metrics.jsonl")).split("\n").flatMap((text) => {
+  /** The whole lines of a log; one that was cut off is left out. */
+  private async lines<T>(name: string): Promise<{ text: string; entry: T }[]> {
+    if (!await this.has(name)) return [];
+    return new TextDecoder().decode(await this.read(name)).split("\n").flatMap((text) => {
       try {
         return [{ text, entry: JSON.parse(text) }];
       } catch {
@@ -157,14 +173,21 @@ export class RunFolder {
   }
 
   /**
-   * Drops the lines of `stage` after `step` (and any cut-off line) and returns the seconds the stage had taken by then.
+   * Drops the logs' lines of `stage` after `step` (and any cut-off line) and returns the seconds it had taken by then.
    */
   async rewindLog(stage: StageName, step: number): Promise<number> {
-    const lines = await this.logLines();
-    const kept = lines.filter(({ entry }) => entry.stage !== stage || entry.step <= step);
-    if (await this.has("metrics.jsonl")) {
-      await this.writeText("metrics.jsonl", kept.map(({ text }) => text + "\n").join(""));
-    }
-    return kept.findLast(({ entry }) => entry.stage === stage)?.entry.seconds ?? 0;
+    const kept = await this.keepLines<MetricsEntry>(
+      LOGS.metrics,
+      (entry) => entry.stage !== stage || entry.step <= step,
+    );
+    if (stage === "distill") await this.keepLines<{ step: number }>(LOGS.diagnostics, (entry) => entry.step <= step);
+    return kept.findLast((entry) => entry.stage === stage)?.seconds ?? 0;
+  }
+
+  /** Drops the lines of a log that are not `wanted`, and any cut-off line; returns those that stay. */
+  private async keepLines<T>(name: string, wanted: (entry: T) => boolean): Promise<T[]> {
+    const kept = (await this.lines<T>(name)).filter(({ entry }) => wanted(entry));
+    if (await this.has(name)) await this.writeText(name, kept.map(({ text }) => text + "\n").join(""));
+    return kept.map(({ entry }) => entry);
   }
 }

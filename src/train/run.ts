@@ -1,10 +1,12 @@
 /** A whole run: teacher, distillation, evaluation; each stage is skipped where its result is there. */
 
 import type { ImageData8 } from "../data/image_data.ts";
+import type { Seed } from "../data/philox.ts";
 import { createSampler, DEFAULT_SOLVER, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
 import type { SolverSettings } from "../diffusion/solvers.ts";
 import type { Evaluator, Measures } from "../eval/evaluate.ts";
 import { FeatureNetwork, type FeatureOrigin } from "../eval/feature_network.ts";
+import { bregmanFunction } from "../distill/bregman.ts";
 import { FileError, LimitError, OutOfMemoryError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import {
@@ -21,12 +23,22 @@ import { toNHWC } from "../io/images.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
 import { createNetwork, imageSize } from "../nn/networks.ts";
-import { initialWeights, Weights } from "../optim/weights.ts";
+import { initialWeights, type Trainable, Weights } from "../optim/weights.ts";
 import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 import { openEvaluator } from "./features.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
-import { distillRuns, distillSeed, prepareDistillation, prepareTeacher, teacherRuns, teacherSeed } from "./stages.ts";
+import {
+  type DistillParts,
+  distillRuns,
+  distillSeed,
+  generatorSeed,
+  prepareDistillation,
+  prepareTeacher,
+  teacherRuns,
+  teacherSeed,
+} from "./stages.ts";
+import { inspectClassifier } from "./diagnostics.ts";
 import { sha256 } from "../io/sha256.ts";
 
 /** Steps between two lines of the log. */
@@ -57,7 +69,7 @@ export interface Summary {
   readonly softwareAdapter: boolean;
   /** Name of the preset. */
   readonly preset: string;
-  /** The divergence. */
+  /** What the generator was trained on: the name of h, or what took its place. */
   readonly h: string;
   /** Seconds a stage, over all the processes that worked on it; absent where its result was given. */
   readonly seconds: Readonly<Record<string, number>>;
@@ -199,7 +211,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     adapter: gpu.adapter.name,
     softwareAdapter: gpu.adapter.software,
     preset: config.preset,
-    h: config.distill.h,
+    h: objectiveName(config.distill),
     seconds: Object.fromEntries(Object.entries(seconds).map(([name, value]) => [name, Number(value.toFixed(1))])),
     features: evaluator.features,
     ...measured,
@@ -302,7 +314,7 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     },
     logEvery: LOG_EVERY.teacher,
     tolerant: config.teacher.clipNorm === 0,
-    networks: [teacher],
+    state: teacher.state,
     runs,
     metrics: async () => {
       const [own, gradNorm] = await Promise.all([gradient.readMetrics(), optimizer.readGradNorms()]);
@@ -326,21 +338,22 @@ async function distil(
 ): Promise<void> {
   const { folder, config, data } = inputs;
   const settings = config.distill;
-  const { batch, criticUpdates } = settings;
+  const { batch, sigmaInit, laterSigmas } = settings;
   const steps = stepsOf(settings);
   const { kind: _, ...teacherInfo } = teacherModel.info;
   const parts = await prepareDistillation(workspace, config, data, teacherInfo);
-  const { generator, fakeScore, classifier, teacher, critics, gradient } = parts;
-  const { updateGenerator, updateFake, updateClassifier } = parts;
+  const { generator, fakeScore, classifier, bins, teacher } = parts;
+  const random = ({ network }: Trainable, seed: Seed) => initialWeights(network.parameters, seed);
   teacher.write(teacherModel.weights);
-  generator.start(teacherModel.weights);
-  fakeScore.start(teacherModel.weights);
-  classifier.start(initialWeights(classifier.network.parameters, distillSeed(config)));
+  generator.start(settings.start === "teacher" ? teacherModel.weights : random(generator, generatorSeed(config)));
+  fakeScore?.start(teacherModel.weights);
+  classifier?.start(random(classifier, distillSeed(config)));
   const info: ModelInfo = {
     ...teacherInfo,
     kind: "generator",
-    sigmaInit: settings.sigmaInit,
-    provenance: provenance(config, data, `Di-Bregman, h = ${settings.h}, ${steps} steps of batch ${batch}`),
+    sigmaInit,
+    ...laterSigmas.length > 0 && { laterSigmas },
+    provenance: provenance(config, data, `Di-Bregman, ${objectiveName(settings)}, ${steps} steps of batch ${batch}`),
   };
   const sampler = await createSampler(generator.ema, info);
 
@@ -353,32 +366,59 @@ async function distil(
     checkpointEvery: stepsOf({ images: config.checkpointEvery.distill, batch }),
     snapshotEvery: stepsOf({ images: config.snapshotEvery.distill, batch }),
     snapshot: async (step) => await writeSnapshot(folder, { info, weights: await generator.ema.read() }, step * batch),
-    tolerant: settings.clipNorm === 0,
-    logEvery: Math.min(LOG_EVERY.distill, Math.floor(MAX_HELD / criticUpdates)),
-    networks: [generator, fakeScore, classifier],
+    tolerant: [settings.generator, settings.fakeScore, settings.classifier].some(({ clipNorm }) => clipNorm === 0),
+    logEvery: Math.min(LOG_EVERY.distill, Math.floor(MAX_HELD / Math.max(1, parts.critics.length))),
+    state: [
+      ...generator.state,
+      ...[fakeScore, classifier].flatMap((network) => network?.state ?? []),
+      ...bins ? [bins.means] : [],
+    ],
     runs,
-    metrics: async () => {
-      // All at once: Deno makes every wait at least 11 ms, but several together no longer.
-      const [critic, own, gradNorm, fakeGradNorm, classifierGradNorm] = await Promise.all([
-        critics.readMetrics(),
-        gradient.readMetrics(),
-        updateGenerator.readGradNorms(),
-        updateFake.readGradNorms(),
-        updateClassifier.readGradNorms(),
-      ]);
-      return {
-        fake: critic.map(({ fakeLoss }) => fakeLoss![0]!),
-        classifier: critic.map(({ classifierLoss }) => classifierLoss![0]!),
-        ratio: own.map(({ stats }) => stats![1]!),
-        weightMax: weightMaxima(own.map(({ stats }) => stats!), generator.runsAStep),
-        gradNorm,
-        fakeGradNorm,
-        classifierGradNorm,
-      };
+    metrics: () => distillMetrics(parts),
+    inspect: async (step) => {
+      const found = await inspectClassifier(config, parts);
+      if (found) await folder.logDiagnostics({ step, images: step * batch, ...found });
+      return { ...await look(sampler, step), ...found && { ece: found.calibration.ece } };
     },
-    inspect: (step) => look(sampler, step),
   });
   await folder.write(RESULTS.generator, await encodeModel({ info, weights: await generator.ema.read() }));
+}
+
+/** The metrics of every step since the last call; all are read at once, as each wait is at least 11 ms in Deno. */
+async function distillMetrics(parts: DistillParts): Promise<Record<string, number[]>> {
+  const { critics, gradient, generator, updateGenerator, updateFake, updateClassifier } = parts;
+  const programs = [...new Set(critics.map(({ gradient }) => gradient.program))];
+  const [own, gradNorm, fakeGradNorm, classifierGradNorm, ...losses] = await Promise.all([
+    gradient.program.readMetrics(),
+    updateGenerator.readGradNorms(),
+    updateFake?.readGradNorms() ?? [],
+    updateClassifier?.readGradNorms() ?? [],
+    ...programs.map((program) => program.readMetrics()),
+  ]);
+  const of = (name: string) => losses.flat().flatMap((metrics) => metrics[name] ? [metrics[name][0]!] : []);
+  const stats = own.flatMap((metrics) => metrics.stats ? [metrics.stats] : []);
+  const all = {
+    fake: of("fakeLoss"),
+    classifier: of("classifierLoss"),
+    ratio: stats.map((values) => values[1]!),
+    weightMax: weightMaxima(stats, generator.runsAStep),
+    ...Object.fromEntries(
+      (["sidLoss", "adversarialLoss"] as const).map((
+        name,
+      ) => [name, own.flatMap((metrics) => [...metrics[name] ?? []])]),
+    ),
+    gradNorm,
+    fakeGradNorm,
+    classifierGradNorm,
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, values]) => values.length > 0));
+}
+
+/** What a generator is trained on, in a word or two. */
+function objectiveName({ objective, h, lambda, hWeight, adversarial }: RunConfig["distill"]): string {
+  if (objective === "gan") return "adversarial alone";
+  const divergence = objective === "sid" ? "sid" : hWeight === undefined ? bregmanFunction(h, lambda).name : hWeight;
+  return adversarial.weight > 0 ? `${divergence}, adversarial ${adversarial.weight}` : divergence;
 }
 
 /** The largest weight of each step, the step's mean being 1, from the statistics of its `runs` microbatches. */

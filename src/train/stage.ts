@@ -2,7 +2,7 @@
 
 import { NonFiniteError } from "../gpu/errors.ts";
 import type { Run, Workspace } from "../graph/mod.ts";
-import type { Trainable } from "../optim/weights.ts";
+import type { Weights } from "../optim/weights.ts";
 import { Progress } from "./progress.ts";
 import { Checkpoints } from "./checkpoint.ts";
 import type { RunFolder, StageName } from "./folder.ts";
@@ -25,8 +25,8 @@ export interface Stage {
   readonly logEvery: number;
   /** True where gradients are sanitised: single steps whose metrics are not finite are passed over. */
   readonly tolerant: boolean;
-  /** All that is trained. */
-  readonly networks: readonly Trainable[];
+  /** All state, in the order of the checkpoints. */
+  readonly state: readonly [Weights, ...Weights[]];
   /** The runs of step `step`, counted from 0. */
   runs(step: number): readonly Run[];
   /** The metrics of every step since the last call, in the same order and number for each name. */
@@ -42,15 +42,15 @@ export interface Stage {
  * row; no checkpoint is written after it.
  */
 export async function runStage(folder: RunFolder, runId: string, stage: Stage): Promise<void> {
-  const { name, steps, networks } = stage;
-  const checkpoints = new Checkpoints(folder.file("checkpoints"), name, runId, networks);
+  const { name, steps, state } = stage;
+  const checkpoints = new Checkpoints(folder.file("checkpoints"), name, runId, state);
   const begun = await checkpoints.restore((message) => console.error(message));
   const before = await folder.rewindLog(name, begun);
   const started = performance.now();
   const seconds = () => before + (performance.now() - started) / 1000;
   const progress = new Progress({ stage: name, total: steps, start: begun, imagesPerStep: stage.imagesPerStep });
   if (begun > 0) progress.log(`${name}: going on from step ${begun}`);
-  const { workspace } = networks[0]!;
+  const [{ workspace }] = state;
   const looks = new Looks(begun), streaks = new Streaks();
   let held: Metrics[] = [];
   for (let step = begun; step < steps;) {

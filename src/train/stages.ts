@@ -1,18 +1,30 @@
 /** What the training stages of a run are made of: networks, programs, and the runs of a step. */
 
 import { bytesToData, type Statistics } from "../data/scaling.ts";
+import { LOG_BOUND } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Seed } from "../data/philox.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
-import { compileCriticStep, compileGeneratorStep } from "../distill/step.ts";
+import { type BregmanFunction, bregmanFunction, weightExpression } from "../distill/bregman.ts";
+import { createClassifier } from "../distill/classifier.ts";
+import { RatioBins } from "../distill/ratio_bins.ts";
+import { type DistillSettings, needs } from "../distill/settings.ts";
+import {
+  compileCriticStep,
+  compileGeneratorStep,
+  compileHeldOut,
+  type Critics,
+  type DistillNetworks,
+  type GeneratedProgram,
+  sigmaLimitsOf,
+} from "../distill/step.ts";
 import type { Run, Workspace } from "../graph/mod.ts";
 import type { Network } from "../nn/network.ts";
-import { classifierConfig, createNetwork, type DenoiserConfig } from "../nn/networks.ts";
-import { Classifier } from "../nn/unet.ts";
+import { conditionSizes, createNetwork, type DenoiserConfig } from "../nn/networks.ts";
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, Trainable, Weights } from "../optim/weights.ts";
-import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { type LearningConfig, type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 
 /** Independent random sequences of a run's stages, from its seed. */
 function stageSeed(seed: number, stage: number): Seed {
@@ -22,6 +34,11 @@ function stageSeed(seed: number, stage: number): Seed {
 /** Of the teacher's training. */
 export function teacherSeed({ seed }: RunConfig): Seed {
   return stageSeed(seed, 1);
+}
+
+/** Of a generator that starts from random weights. */
+export function generatorSeed({ seed }: RunConfig): Seed {
+  return stageSeed(seed, 3);
 }
 
 /** Of the distillation. */
@@ -102,10 +119,56 @@ export function teacherRuns(config: RunConfig, { gradient, sum, optimizer }: Tea
   const { batch, learningRate, rampImages, decayShare } = config.teacher;
   const seed = teacherSeed(config), steps = stepsOf(config.teacher);
   return (step) => [
-    ...sum.runs(gradient, batch, (first) => imageValues(seed, step, batch, first)),
+    ...sum.runs(batch, (first) => [gradient.at(imageValues(seed, step, batch, first))]),
     optimizer.at(step, learningRate * Math.min(1, (step + 1) * batch / rampImages, decay(step, steps, decayShare))),
   ];
 }
+
+/**
+ * The h of a distillation, or the weight that takes its place.
+ *
+ * @throws {UsageError} where lambda is none of h's, or the weight is none on the ratio's range.
+ */
+export function bregmanOf({ distill }: Pick<RunConfig, "distill">): BregmanFunction {
+  const { h, lambda, hWeight, ratio: { min, max } } = distill;
+  if (hWeight === undefined) return bregmanFunction(h, lambda);
+  const range = Math.max(Math.abs(Math.log(min)), Math.abs(Math.log(max)));
+  return weightExpression(hWeight, { range: Math.min(LOG_BOUND, range) });
+}
+
+/** The settings of a distillation's programs. */
+export function programSettings(config: RunConfig): DistillSettings {
+  const { ratio, adversarial, ...settings } = config.distill;
+  const { temperature, logitClamp, min: ratioMin, max: ratioMax, ...ratioBins } = ratio;
+  const h = bregmanOf(config).weighting;
+  return {
+    ...settings,
+    ratioBins,
+    adversarialWeight: adversarial.weight,
+    bregman: { h, temperature, logitClamp, ratioMin, ratioMax, normalise: true },
+  };
+}
+
+/** A data set in two: every so-manieth image, `share` of them all, and the others. */
+function heldOutOf(data: ImageData8, share: number): { readonly shown: ImageData8; readonly held?: ImageData8 } {
+  if (share === 0) return { shown: data };
+  const every = Math.round(1 / share);
+  const part = (wanted: (i: number) => boolean) => {
+    const indices = Array.from({ length: data.count }, (_, i) => i).filter(wanted);
+    const perImage = data.pixels.length / data.count;
+    const pixels = new Uint8Array(indices.length * perImage);
+    indices.forEach((from, i) =>
+      pixels.set(data.pixels.subarray(from * perImage, (from + 1) * perImage), i * perImage)
+    );
+    return { ...data, count: indices.length, pixels, labels: data.labels.filter((_, i) => wanted(i)) };
+  };
+  const isHeld = (i: number) => i % every === every - 1;
+  if (data.count < every) return { shown: data };
+  return { shown: part((i) => !isHeld(i)), held: part(isHeld) };
+}
+
+/** Pairs of a held-out and a generated image that are looked at at once. */
+export const HELD_BATCH = 64;
 
 /** What the distillation of a teacher runs. */
 export async function prepareDistillation(
@@ -114,58 +177,121 @@ export async function prepareDistillation(
   data: ImageData8,
   teacherInfo: DenoiserConfig & Statistics,
 ) {
-  const { h: kind, lambda, logitClamp, ratioMin, ratioMax, ...settings } = config.distill;
-  const { batch, betas: [beta1, beta2], ema, clipNorm } = settings;
+  const settings = programSettings(config);
+  const need = needs(settings);
+  const { batch, classifier: { kind, heldOut }, ratio } = config.distill;
   const { checkpointBlocks, precision } = config;
   const options = { checkpointBlocks, precision };
-  const trained = (name: string, model: Network) => trainable(workspace, name, model, config, batch);
+  const trained = (name: string, model: Network | undefined) =>
+    model && trainable(workspace, name, model, config, batch);
   const networks = {
-    generator: trained("generator", createNetwork(teacherInfo, options)),
-    fakeScore: trained("fakeScore", createNetwork(teacherInfo, options)),
-    classifier: trained("classifier", new Classifier(classifierConfig(teacherInfo.network), options)),
+    generator: trained("generator", createNetwork(teacherInfo, options))!,
+    fakeScore: need.fakeScore ? trained("fakeScore", createNetwork(teacherInfo, options)) : undefined,
+    classifier: need.classifier ? trained("classifier", createClassifier(kind, teacherInfo, options)) : undefined,
     teacher: new Weights(workspace, "teacher", createNetwork(teacherInfo, { precision })),
   };
   const { generator, fakeScore, classifier } = networks;
-  const bregman = { h: { kind, lambda }, logitClamp, ratioMin, ratioMax, normalise: true };
-  const images = uploadImages(workspace, data, teacherInfo);
-  const critics = await compileCriticStep(networks, images, { ...settings, bregman });
-  const gradient = await compileGeneratorStep(networks, { ...settings, bregman });
-  const adam = { batch, beta1, beta2, ema, clipNorm };
+  const upload = (part: ImageData8) =>
+    uploadImages(workspace, part, teacherInfo, {
+      labels: conditionSizes(teacherInfo.network).labelDim > 0,
+      mirror: config.teacher.mirror,
+    });
+  const { shown, held } = need.ratio ? heldOutOf(data, heldOut) : { shown: data };
+  const images = upload(shown);
+  const bins = ratio.bins > 0 ? new RatioBins(workspace, ratio.bins, sigmaLimitsOf(settings.sigma)) : undefined;
+  await bins?.compile();
+  const critics = await prepareCritics(networks, images, config);
+  const gradient = await compileGeneratorStep(networks, settings, bins);
+  const optimizer = async (name: "generator" | "fakeScore" | "classifier", network: Trainable | undefined) => {
+    const { betas: [beta1, beta2], clipNorm } = config.distill[name];
+    const { ema } = config.distill.generator;
+    return network && await Optimizer.create(network, { batch, beta1, beta2, ema, clipNorm });
+  };
   return {
     ...networks,
+    bins,
     critics,
     gradient,
-    sumCritics: await Accumulator.create([fakeScore, classifier]),
+    heldOut: held && await compileHeldOut(networks, upload(held), settings, HELD_BATCH),
     sumGenerator: await Accumulator.create([generator]),
-    updateGenerator: await Optimizer.create(generator, adam),
-    updateFake: await Optimizer.create(fakeScore, adam),
-    updateClassifier: await Optimizer.create(classifier, adam),
+    updateGenerator: (await optimizer("generator", generator))!,
+    updateFake: await optimizer("fakeScore", fakeScore),
+    updateClassifier: await optimizer("classifier", classifier),
   };
 }
 
 /** What {@linkcode prepareDistillation} makes. */
 export type DistillParts = Awaited<ReturnType<typeof prepareDistillation>>;
 
+/** A critics' update: which of them it is of, and what computes their gradients. */
+interface CriticUpdate {
+  readonly critics: Critics;
+  readonly gradient: GeneratedProgram;
+  readonly sum: Accumulator;
+}
+
+/** The critics' updates of a step, in order: those of both, then those of the one that has more. */
+async function prepareCritics(
+  networks: DistillNetworks,
+  images: ImageSource,
+  config: RunConfig,
+): Promise<readonly CriticUpdate[]> {
+  const settings = programSettings(config);
+  const need = needs(settings);
+  const wanted = (name: "fakeScore" | "classifier") => need[name] ? config.distill[name].updates : 0;
+  const counts = { fakeScore: wanted("fakeScore"), classifier: wanted("classifier") };
+  const made = new Map<string, CriticUpdate>();
+  const updates: CriticUpdate[] = [];
+  for (let i = 0; i < Math.max(counts.fakeScore, counts.classifier); i++) {
+    const critics = { fakeScore: i < counts.fakeScore, classifier: i < counts.classifier };
+    const key = JSON.stringify(critics);
+    if (!made.has(key)) {
+      const trained = [critics.fakeScore && networks.fakeScore, critics.classifier && networks.classifier];
+      const [first, ...others] = trained.filter((network) => network instanceof Trainable);
+      made.set(key, {
+        critics,
+        gradient: await compileCriticStep(networks, images, settings, critics),
+        sum: await Accumulator.create([first!, ...others]),
+      });
+    }
+    updates.push(made.get(key)!);
+  }
+  return updates;
+}
+
 /** The runs of step `step` of the distillation, counted from 0: the critics' updates, then the generator's. */
 export function distillRuns(config: RunConfig, parts: DistillParts): (step: number) => Run[] {
-  const { critics, gradient, sumCritics, sumGenerator, updateGenerator, updateFake, updateClassifier } = parts;
-  const settings = config.distill;
-  const { batch, criticUpdates, warmupImages } = settings;
-  const seed = distillSeed(config), steps = stepsOf(settings);
+  const { bins, critics, gradient, sumGenerator, updateGenerator, updateFake, updateClassifier } = parts;
+  const { batch, warmupImages, criticWarmupImages, adversarial, ratio, ...learning } = config.distill;
+  const { fakeScore, classifier } = learning;
+  const seed = distillSeed(config), steps = stepsOf(config.distill);
   return (step) => {
-    const criticRuns = Array.from({ length: criticUpdates }, (_, i) => {
-      const update = step * criticUpdates + i;
+    const images = step * batch;
+    const rate = ({ learningRate, decayShare }: LearningConfig) => learningRate * decay(step, steps, decayShare);
+    const criticRuns = critics.map(({ critics: which, gradient, sum }, i) => {
+      const update = step * critics.length + i;
       return [
-        ...sumCritics.runs(critics, batch, (first) => imageValues(seed, update, batch, first)),
-        updateFake.at(update, settings.fakeLr),
-        updateClassifier.at(update, settings.classifierLr),
+        ...sum.runs(batch, (first) => gradient.runs(imageValues(seed, update, batch, first))),
+        ...which.fakeScore ? [updateFake!.at(step * fakeScore.updates + i, rate(fakeScore))] : [],
+        ...which.classifier && updateClassifier
+          ? [updateClassifier.at(step * classifier.updates + i, rate(classifier))]
+          : [],
       ];
     });
-    const blend = step * batch < warmupImages ? 0 : 1;
+    const values = {
+      blend: images < warmupImages ? 0 : 1,
+      ...adversarial.weight > 0 && { adversarial: images < adversarial.afterImages ? 0 : adversarial.weight },
+    };
+    const generatorRate = images < criticWarmupImages ? 0 : rate(learning.generator);
     return [
       ...criticRuns.flat(),
-      ...sumGenerator.runs(gradient, batch, (first) => ({ ...randomValues(seed, step, first), blend })),
-      updateGenerator.at(step, settings.generatorLr * decay(step, steps, settings.decayShare)),
+      ...sumGenerator.runs(batch, (first) =>
+        gradient.runs({
+          ...{ ...randomValues(seed, step, first), ...values },
+          ...bins && { keep: Number(first > 0) },
+        })),
+      ...bins ? [bins.step(0.5 ** (batch / ratio.binHalfLife))] : [],
+      updateGenerator.at(step, generatorRate),
     ];
   };
 }

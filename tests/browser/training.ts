@@ -10,7 +10,8 @@ import type { Precision } from "../../src/nn/network.ts";
 import { Classifier, UNet, type UNetConfig } from "../../src/nn/unet.ts";
 import { type AdamSettings, Optimizer } from "../../src/optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, type WeightArrays, Weights } from "../../src/optim/weights.ts";
-import { PRESETS } from "../../src/train/config.ts";
+import { presetConfig, PRESETS, type TeacherConfig } from "../../src/train/config.ts";
+import { programSettings } from "../../src/train/stages.ts";
 
 const { network: { modelChannels }, teacher: TEACHER, distill: DISTILL } = PRESETS["digits-tiny"];
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels, channelMult: [1, 2], blocks: 1 };
@@ -77,7 +78,7 @@ async function distil(
   trace: Trace,
   precision: Precision,
 ): Promise<void> {
-  const { batch, h: kind, lambda, generatorLr, fakeLr, classifierLr } = DISTILL;
+  const { batch, generator: { ema } } = DISTILL;
   const trainable = (name: string, network: UNet | Classifier) =>
     new Trainable(workspace, name, network, 1, lossScale(precision, batch));
   const generator = trainable("generator", new UNet(NETWORK, { precision }));
@@ -91,29 +92,33 @@ async function distil(
   const trained = [generator, fakeScore, classifier];
   const before = await readAll(trained);
 
-  const settings = { ...DISTILL, bregman: { ...DISTILL, h: { kind, lambda }, normalise: true } };
+  const settings = programSettings(presetConfig("digits-tiny"));
   const critics = await compileCriticStep(networks, images, settings);
   const gradient = await compileGeneratorStep(networks, settings);
-  const updates = await Promise.all(trained.map((network) => Optimizer.create(network, adam(DISTILL))));
+  const updates = await Promise.all(
+    (["generator", "fakeScore", "classifier"] as const).map((name) =>
+      Optimizer.create(networks[name], adam({ ...DISTILL[name], batch, ema }))
+    ),
+  );
   const [updateGenerator, updateFake, updateClassifier] = updates as [Optimizer, Optimizer, Optimizer];
   for (let step = 0; step < STEPS; step++) {
     workspace.submit([
-      critics.at(imageValues(SEED, step, batch)),
-      updateFake.at(step, fakeLr),
-      updateClassifier.at(step, classifierLr),
-      gradient.at({ ...randomValues(SEED, step), blend: 1 }),
-      updateGenerator.at(step, generatorLr),
+      ...critics.runs(imageValues(SEED, step, batch)),
+      updateFake.at(step, DISTILL.fakeScore.learningRate),
+      updateClassifier.at(step, DISTILL.classifier.learningRate),
+      ...gradient.runs({ ...randomValues(SEED, step), blend: 1 }),
+      updateGenerator.at(step, DISTILL.generator.learningRate),
     ]);
   }
-  recordMetrics(trace, await critics.readMetrics());
-  recordMetrics(trace, await gradient.readMetrics());
+  recordMetrics(trace, await critics.program.readMetrics());
+  recordMetrics(trace, await gradient.program.readMetrics());
   for (const [i, { name }] of trained.entries()) {
     trace.metrics.set(`${name}.gradNorm`, Float32Array.from(await updates[i]!.readGradNorms()));
   }
   recordMoves(trace, before, await readAll(trained));
 }
 
-function adam(settings: typeof TEACHER | typeof DISTILL): AdamSettings {
+function adam(settings: Pick<TeacherConfig, "batch" | "betas" | "ema" | "clipNorm">): AdamSettings {
   const { batch, betas: [beta1, beta2], ema, clipNorm } = settings;
   return { batch, beta1, beta2, ema, clipNorm };
 }

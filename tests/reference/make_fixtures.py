@@ -18,6 +18,7 @@ classifier.safetensors  param.* x sigma -> logit = classifier(c_in x, ln(sigma) 
                         Rows 0, 1 real, 2, 3 fake: loss = mean softplus(-logit_real) + mean softplus(logit_fake).
 distill.safetensors     gen.* fake.* teacher.* cls.* z n sigma -> x, xt, logit, r, d_fake, d_teacher, normaliser and,
                         for h in kl and jeffreys, c.h (batch mean 1), g.h and grad.h.*, the generator's gradients.
+                        dx.*: what other objectives give at x (see objective_gradients).
 ops.safetensors         single ops: <case>.<operand>, cotangents dy, gradients d<operand>.
 heun.safetensors        z -> x0 by EDM's deterministic sampler, on the network of unet.safetensors.
 """
@@ -346,6 +347,26 @@ def classifier_fixture(folder):
     write_safetensors(folder / "classifier.safetensors", tensors, network_settings(SMALL_CHANNELS))
 
 
+def objective_gradients(x, n, sigma, fake, teacher, cls, c):
+    """dx.*: gradients at the generator's images of SiD's loss (alpha = 1), through both denoisers, with DMD's normaliser
+    and with w = sigma^2; of what fools each kind of classifier; and of -sigma^2 c l, the score-free form, c = jeffreys'."""
+    x.requires_grad_()
+    batch = len(x)
+    xt = x + per_sample(sigma) * n
+    d_fake, d_teacher, f = denoise(fake, xt, sigma), denoise(teacher, xt, sigma), classify(cls, xt, sigma)
+    sid = ((d_teacher - d_fake) * (d_fake - x)).sum(dim=(1, 2, 3))
+    normaliser = (x - d_teacher).abs().mean(dim=(1, 2, 3)).detach()
+    losses = {
+        "sid.dmd": (sid / normaliser).mean(),
+        "sid.sigma2": sid.mean(),
+        "adversarial.logistic": F.softplus(-f).mean(),
+        "adversarial.least-squares": 0.5 * ((f - 1) ** 2).mean(),
+        "adversarial.hinge": -f.mean(),
+        "classifier": -(c / c.mean() * sigma**2 * f).mean(),
+    }
+    return {f"dx.{name}": torch.autograd.grad(loss, x, retain_graph=True)[0] for name, loss in losses.items()}
+
+
 def distill_fixture(folder):
     """One generator gradient in DMD's normalised form; c(r) = h''(r) r is 1 for kl and 1 + 1/r for jeffreys."""
     rng, batch = np.random.default_rng(4), 5
@@ -378,6 +399,7 @@ def distill_fixture(folder):
         g = per_sample(c / normaliser) * (d_fake - d_teacher) / batch
         tensors.update({f"c.{name}": c, f"g.{name}": g})
         tensors.update(prefixed(f"grad.{name}", gradients((x * g).sum(), gen)))
+    tensors.update(objective_gradients(x.detach(), n, sigma, fake, teacher, cls, 1 + 1 / r))
     settings = {
         "sigma_init": str(sigma_init),
         "logit_clamp": str(logit_clamp),

@@ -1,0 +1,88 @@
+/** What the classifier of a distillation does: its calibration on images it was not shown, and the weights it gives. */
+
+import { imageValues } from "../diffusion/teacher.ts";
+import { type Calibration, calibration } from "../eval/calibration.ts";
+import { bregmanOf, type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
+import { sigmaLimitsOf } from "../distill/step.ts";
+import type { RunConfig } from "./config.ts";
+
+/** Weights c of generated images, counted by noise level and size. */
+export interface WeightHistogram {
+  /** Edges of the noise levels' bins, of equal width in ln σ: one more than rows. */
+  readonly sigmaEdges: readonly number[];
+  /** Edges of the bins of log10 c, c divided by its mean: one more than columns. */
+  readonly logWeightEdges: readonly number[];
+  /** Counts: a row for each bin of noise levels. */
+  readonly counts: readonly (readonly number[])[];
+}
+
+/** A look at the classifier. */
+export interface Diagnostics {
+  /** On held-out real images and as many generated ones. */
+  readonly calibration: Calibration;
+  /** Of the generated ones. */
+  readonly weights: WeightHistogram;
+}
+
+/** Pairs of a held-out and a generated image in a look. */
+const PAIRS = 1024;
+
+const SIGMA_BINS = 8, WEIGHT_BINS = 24, LOG_WEIGHTS = [-2.4, 2.4] as const;
+
+/** Runs the classifier on held-out and generated images; undefined where there are none, or no ratio. */
+export async function inspectClassifier(
+  config: RunConfig,
+  parts: DistillParts,
+): Promise<Diagnostics | undefined> {
+  const { heldOut, bins, generator: { workspace } } = parts;
+  if (!heldOut) return undefined;
+  const means = bins && (await bins.means.read()).get("mean")!;
+  const real: number[] = [], generated: number[] = [], sigmas: number[] = [];
+  for (let batch = 0; real.length < PAIRS; batch++) {
+    workspace.submit(heldOut.runs(imageValues(distillSeed(config), batch, HELD_BATCH)));
+    const { sigma, logit } = await heldOut.program.read() as Record<"sigma" | "logit", Float32Array>;
+    const half = logit.length / 2;
+    real.push(...logit.subarray(0, half));
+    generated.push(...logit.subarray(half));
+    sigmas.push(...sigma.subarray(half));
+  }
+  const { min, max } = config.distill.ratio;
+  const h = bregmanOf(config);
+  const weights = generated.map((logit, i) => {
+    const offset = means && bins ? Math.log(means[bins.binOf(sigmas[i]!)]!) : 0;
+    return h.weight(Math.min(-Math.log(min), Math.max(-Math.log(max), logit + offset)));
+  });
+  return {
+    calibration: calibration([...real, ...generated], (i) => i < real.length),
+    weights: weightHistogram(sigmas, weights, sigmaLimitsOf(config.distill.sigma)),
+  };
+}
+
+/**
+ * Counts weights, divided by their mean, by size and by noise level within `limits`; what is beyond the edges falls into the
+ * outermost bins.
+ */
+export function weightHistogram(
+  sigmas: readonly number[],
+  weights: readonly number[],
+  limits: readonly [number, number],
+): WeightHistogram {
+  const [low, high] = [Math.log(limits[0]), Math.log(limits[1])];
+  const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;
+  const counts = Array.from({ length: SIGMA_BINS }, () => new Array<number>(WEIGHT_BINS).fill(0));
+  const binOf = (value: number, [from, to]: readonly [number, number], bins: number) =>
+    Math.min(bins - 1, Math.max(0, Math.floor((value - from) / (to - from) * bins)));
+  weights.forEach((weight, i) => {
+    counts[binOf(Math.log(sigmas[i]!), [low, high], SIGMA_BINS)]![
+      binOf(Math.log10(weight / mean), LOG_WEIGHTS, WEIGHT_BINS)
+    ]!++;
+  });
+  const edges = ([from, to]: readonly [number, number], bins: number) =>
+    Array.from({ length: bins + 1 }, (_, i) => from + i / bins * (to - from));
+  const rounded = (value: number) => Number(value.toPrecision(6));
+  return {
+    sigmaEdges: edges([low, high], SIGMA_BINS).map((edge) => rounded(Math.exp(edge))),
+    logWeightEdges: edges(LOG_WEIGHTS, WEIGHT_BINS).map(rounded),
+    counts,
+  };
+}
