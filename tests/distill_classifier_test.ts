@@ -1,11 +1,13 @@
 /** Tests of the classifier's losses and the ratio they give, of its kinds, its calibration and the ratio's running means. */
 
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals } from "@std/assert";
+import { loadDigits } from "../src/data/digits.ts";
+import type { ImageData8 } from "../src/data/image_data.ts";
 import { uniformAt } from "../src/data/philox.ts";
 import { imageValues } from "../src/diffusion/teacher.ts";
 import { adversarialLoss, classifierLoss, createClassifier, perturbed, readOut } from "../src/distill/classifier.ts";
 import { RatioBins } from "../src/distill/ratio_bins.ts";
-import { CLASSIFIER_LOSSES, type ClassifierLoss, CLASSIFIERS, needs } from "../src/distill/settings.ts";
+import { CLASSIFIER_LOSSES, type ClassifierLoss, CLASSIFIERS, needs, sharesEncoder } from "../src/distill/settings.ts";
 import { compileCriticStep } from "../src/distill/step.ts";
 import { calibration } from "../src/eval/calibration.ts";
 import { constant, evaluate, gradients, type Tensor, Workspace } from "../src/graph/mod.ts";
@@ -14,8 +16,10 @@ import type { UNetConfig } from "../src/nn/unet.ts";
 import { Optimizer } from "../src/optim/adam.ts";
 import { initialWeights, Trainable, Weights } from "../src/optim/weights.ts";
 import { weightHistogram } from "../src/train/diagnostics.ts";
+import { metricsInOrder } from "../src/train/run.ts";
+import { heldOutOf } from "../src/train/stages.ts";
 import { SETTINGS } from "./distillation.ts";
-import { gpuTest } from "./gpu.ts";
+import { gpuTest, relativeError } from "./gpu.ts";
 import { interpret } from "./reference/interpreter.ts";
 
 const vector = (values: readonly number[]) => constant(values, [values.length]);
@@ -99,42 +103,59 @@ const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8,
 
 for (const kind of CLASSIFIERS) {
   for (const loss of CLASSIFIER_LOSSES) {
-    gpuTest(`classifier: ${kind} learns by ${loss} to tell two sets apart, and nothing else learns`, async (gpu) => {
-      const workspace = new Workspace(gpu);
-      const made = () => createNetwork({ network: NETWORK });
-      const own = createClassifier(kind, { network: NETWORK });
-      const networks = {
-        generator: new Trainable(workspace, "generator", made()),
-        fakeScore: new Trainable(workspace, "fakeScore", made()),
-        classifier: own && new Trainable(workspace, "classifier", own),
-        teacher: new Weights(workspace, "teacher", made()),
-      };
-      const first = (network: Trainable | Weights, key: number) => initialWeights(network.network.parameters, [key, 0]);
-      networks.generator.start(first(networks.generator, 1));
-      networks.fakeScore.start(first(networks.fakeScore, 2));
-      networks.classifier?.start(first(networks.classifier, 3));
-      networks.teacher.write(first(networks.teacher, 4));
-      // Bright images: the generator's are about grey.
-      const data = workspace.variable("images", [16, 1, 8, 8], "u8");
-      data.write(new Uint32Array(16 * 16).fill(0xf0f0f0f0));
-      const settings = {
-        ...{ ...SETTINGS, batch: 16, adversarialWeight: 1 },
-        classifier: { ...SETTINGS.classifier, kind, loss, trunkWeight: 20 },
-      };
-      const step = await compileCriticStep(networks, { data, scale: 1 / 128, shift: -1 }, settings);
-      const adam = { batch: 16, beta1: 0, beta2: 0.99, ema: { halfLife: 1000, rampRatio: 1 }, clipNorm: 10 };
-      const trained = [networks.fakeScore, ...networks.classifier ? [networks.classifier] : []];
-      const updates = await Promise.all(trained.map((network) => Optimizer.create(network, adam)));
-      for (let i = 0; i < 60; i++) {
-        workspace.submit([...step.runs(imageValues([5, 6], i, 16)), ...updates.map((update) => update.at(i, 3e-3))]);
-      }
-      const losses = (await step.program.readMetrics()).map((metrics) => metrics.classifierLoss![0]!);
-      const early = losses.slice(0, 5).reduce((a, b) => a + b) / 5, late = losses.slice(-5).reduce((a, b) => a + b) / 5;
-      assert(late < 0.75 * early, `${kind}, ${loss}: the loss went from ${early} to ${late}`);
-      assertEquals(await networks.generator.values.read(), first(networks.generator, 1));
-      assertEquals(await networks.teacher.read(), first(networks.teacher, 4));
-      workspace.destroy();
-    });
+    gpuTest(
+      `classifier: ${kind} learns by ${loss} to tell two sets apart, and the fake score where they share an encoder`,
+      async (gpu) => {
+        const workspace = new Workspace(gpu);
+        const made = () => createNetwork({ network: NETWORK });
+        const own = createClassifier(kind, { network: NETWORK });
+        const networks = {
+          generator: new Trainable(workspace, "generator", made()),
+          fakeScore: new Trainable(workspace, "fakeScore", made()),
+          classifier: own && new Trainable(workspace, "classifier", own),
+          teacher: new Weights(workspace, "teacher", made()),
+        };
+        const first = (network: Trainable | Weights, key: number) =>
+          initialWeights(network.network.parameters, [key, 0]);
+        networks.generator.start(first(networks.generator, 1));
+        networks.fakeScore.start(first(networks.fakeScore, 2));
+        networks.classifier?.start(first(networks.classifier, 3));
+        networks.teacher.write(first(networks.teacher, 4));
+        // Bright images: the generator's are about grey.
+        const data = workspace.variable("images", [16, 1, 8, 8], "u8");
+        data.write(new Uint32Array(16 * 16).fill(0xf0f0f0f0));
+        const settings = {
+          ...{ ...SETTINGS, batch: 16, adversarialWeight: 1 },
+          classifier: { ...SETTINGS.classifier, kind, loss, trunkWeight: 20 },
+        };
+        const source = { data, scale: 1 / 128, shift: -1 };
+        const step = await compileCriticStep(networks, source, settings);
+        // The fake score learns from the classifier's loss where they share an encoder, and only there.
+        const gradient = async () => {
+          workspace.submit(alone.runs(imageValues([5, 6], 99, 16)));
+          const apart = await networks.fakeScore.grad.read();
+          workspace.submit(step.runs(imageValues([5, 6], 99, 16)));
+          return [apart, await networks.fakeScore.grad.read()];
+        };
+        const alone = await compileCriticStep(networks, source, settings, { fakeScore: true, classifier: false });
+        const [apart, both] = await gradient();
+        const name = "enc.8x8_conv.weight";
+        const difference = relativeError(both!.get(name)!, apart!.get(name)!);
+        if (sharesEncoder(settings.classifier)) assert(difference > 1e-3, `${difference}`);
+        else assert(difference < 1e-5, `${difference}`);
+        const adam = { batch: 16, beta1: 0, beta2: 0.99, ema: { halfLife: 1000, rampRatio: 1 }, clipNorm: 10 };
+        const trained = [networks.fakeScore, ...networks.classifier ? [networks.classifier] : []];
+        const updates = await Promise.all(trained.map((network) => Optimizer.create(network, adam)));
+        for (let i = 0; i < 60; i++) {
+          workspace.submit([...step.runs(imageValues([5, 6], i, 16)), ...updates.map((update) => update.at(i, 3e-3))]);
+        }
+        const losses = (await step.program.readMetrics()).map((metrics) => metrics.classifierLoss![0]!);
+        const early = losses.slice(0, 5).reduce((a, b) => a + b) / 5,
+          late = losses.slice(-5).reduce((a, b) => a + b) / 5;
+        assert(late < 0.75 * early, `${kind}, ${loss}: the loss went from ${early} to ${late}`);
+        workspace.destroy();
+      },
+    );
   }
 }
 
@@ -180,11 +201,11 @@ gpuTest("ratio bins: running means by noise level, also of a step in parts", asy
       const { offsets } = await program.read();
       [...sigma, 50].forEach((value, i) => {
         assertEquals(bins.binOf(value), binOf(value));
-        assertAlmostEquals(offsets![i]!, Math.log(expected[binOf(value)]!), 1e-5);
+        assertAlmostEquals(offsets![i]!, -Math.log(expected[binOf(value)]!), 1e-5);
       });
       sigma.forEach((value, i) => {
         if (Number.isNaN(logit[i])) return;
-        sums[binOf(value)]! += Math.exp(-logit[i]!);
+        sums[binOf(value)]! += Math.exp(logit[i]!);
         counts[binOf(value)]! += 1;
       });
     }
@@ -228,7 +249,7 @@ Deno.test("weight histogram: every image is counted once, by noise level and wei
   assertEquals([counts[7]![0], counts[7]![15], counts.flat().reduce((a, b) => a + b)], [1, 1, 4]);
 });
 
-gpuTest("evaluate: the read-out on the device is the reference's", async (gpu) => {
+gpuTest("classifier: the read-out on the device is the reference's, and what is not finite stays so", async (gpu) => {
   const workspace = new Workspace(gpu);
   const f = Float32Array.from({ length: 41 }, (_, i) => (i - 20) / 18);
   const logit = readOut(constant(f, [41]), "least-squares", 10)!;
@@ -237,5 +258,34 @@ gpuTest("evaluate: the read-out on the device is the reference's", async (gpu) =
   expected.forEach((value, i) =>
     assertAlmostEquals((got as Float32Array)[i]!, value, 2e-3 * Math.max(1, Math.abs(value)))
   );
+  const lost = workspace.variable("lost", [2]);
+  lost.write(Float32Array.of(NaN, 1));
+  const { read } = await evaluate(workspace, { read: readOut(lost.tensor, "least-squares", 10)! });
+  assertEquals([...read as Float32Array].map(Number.isFinite), [false, true]);
   workspace.destroy();
+});
+
+Deno.test("held-out images: drawn from all classes, the others are shown, none is lost", async () => {
+  const digits = await loadDigits();
+  const { shown, held } = heldOutOf(digits, 0.1, [0, 2]);
+  assertEquals([shown.count, held!.count], [1618, 179]);
+  const key = (data: ImageData8, i: number) => data.pixels.subarray(64 * i, 64 * i + 64).join();
+  const keys = (data: ImageData8) => Array.from({ length: data.count }, (_, i) => key(data, i));
+  assertEquals([...keys(shown), ...keys(held!)].sort(), keys(digits).sort());
+  const shares = (data: ImageData8) =>
+    Array.from({ length: 10 }, (_, label) => data.labels.filter((own) => own === label).length / data.count);
+  shares(digits).forEach((share, label) => {
+    const error = Math.sqrt(share * (1 - share) / held!.count);
+    assert(Math.abs(shares(held!)[label]! - share) < 3 * error, `class ${label}: ${shares(held!)[label]} of ${share}`);
+  });
+  assertEquals(heldOutOf(digits, 0.1, [0, 2]).held!.pixels, held!.pixels);
+  assertNotEquals(heldOutOf(digits, 0.1, [1, 2]).held!.pixels, held!.pixels);
+  assertEquals(heldOutOf(digits, 0, [0, 2]), { shown: digits });
+});
+
+Deno.test("metrics of programs that take turns are in the order of the runs", () => {
+  const measured = new Map([["both", [1, 2, 5, 6]], ["one", [3, 4, 7, 8]]]);
+  assertEquals(metricsInOrder(["both", "one"], 2, measured), [1, 2, 3, 4, 5, 6, 7, 8]);
+  assertEquals(metricsInOrder(["a", "b", "b"], 1, new Map([["a", [1, 4]], ["b", [2, 3, 5, 6]]])), [1, 2, 3, 4, 5, 6]);
+  assertEquals(metricsInOrder([], 1, new Map()), []);
 });

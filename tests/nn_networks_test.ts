@@ -192,6 +192,20 @@ for (const [name, changes] of OBJECTIVES) {
   });
 }
 
+gpuTest("distillation: divergence and adversarial term add up", async (gpu) => {
+  const fixture = await readFixture("distill");
+  const ws = new Workspace(gpu);
+  const { networks, inputs } = distillation(fixture, ws);
+  const { terms } = generatorGradient(networks, inputs, { ...SETTINGS, adversarialWeight: 1 });
+  const [dx] = gradients(terms.map(({ at }) => at), [inputs.x], { seeds: terms.map(({ cotangent }) => cotangent) });
+  const program = await ws.compile({ label: "test", outputs: { dx: dx! } });
+  ws.submit([program.at({ adversarial: 3 })]);
+  const [g, adversarial] = [fixture.get("g.jeffreys"), fixture.get("dx.adversarial.logistic")];
+  const error = relativeError((await program.read()).dx!, g.map((value, i) => value + 3 * adversarial[i]!));
+  assert(error < 1e-5, `relative error ${error}`);
+  ws.destroy();
+});
+
 const PER_SAMPLE = 64;
 
 gpuTest("distillation: the weights of noise levels", async (gpu) => {

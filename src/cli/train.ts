@@ -207,12 +207,10 @@ function checkValues(values: TrainValues): void {
 }
 
 /** Throws where the settings ask for what the teacher cannot do. */
-function expectDistillable(config: RunConfig, teacher: DenoiserConfig, data: ImageData8): void {
+function expectDistillable(config: RunConfig, teacher: DenoiserConfig): void {
   if (config.teacherOnly) return;
   bregmanOf(config);
   checkGuidance(teacher, config.distill.guidance);
-  const heldOut = Math.floor(data.count * config.distill.classifier.heldOut);
-  if (data.count - heldOut < 1) throw new UsageError(`${data.name} has too few images to hold ${heldOut} out.`);
 }
 
 /** Throws where the model is no teacher that can be distilled on the data. */
@@ -244,7 +242,7 @@ async function begin(values: TrainValues): Promise<Summary | undefined> {
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
   // To report what is wrong with them before any adapter is sought.
   const wanted = configOf(named ?? "digits");
-  expectDistillable(wanted, given?.model.info ?? teacherDenoiser(wanted, data), data);
+  expectDistillable(wanted, given?.model.info ?? teacherDenoiser(wanted, data));
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   if (values.profile) expectTimestamps(gpu);
@@ -314,6 +312,9 @@ function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, 
   }
   config = withSettings(config, updatesAsImages(values, config), refuse);
   if (values.generatorSteps !== undefined) {
+    if (config.distill.laterSigmas.length > 0) {
+      throw new UsageError("--generator-steps chooses distill.laterSigmas, which are given too.");
+    }
     const [, ...laterSigmas] = generatorLevels(config.distill.sigmaInit, values.generatorSteps);
     config = withSettings(config, { distill: { laterSigmas } }, refuse);
   }
@@ -384,7 +385,7 @@ function given(settings: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
-function generatorName(generator: Summary["generator"], h: string): string {
+function generatorName(generator: Summary["generator"], h = ""): string {
   const { evaluations = 1 } = generator ?? {};
   return `${evaluations === 1 ? "one step" : `${evaluations} steps`} (${h})`;
 }

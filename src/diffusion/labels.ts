@@ -8,9 +8,12 @@ export function oneHot(labels: Tensor, classes: number): Tensor {
   return equal(reshape(labels, [labels.size, 1]), constant(columns, [1, classes]));
 }
 
-/** Classes [N] drawn at random, each as likely as the others. */
-export function randomLabels(batch: number, classes: number, source: RandomSource): Tensor {
+/** Classes [N] drawn at random, each with its share; each as likely as the others where `shares` is a number of classes. */
+export function randomLabels(batch: number, shares: number | readonly number[], source: RandomSource): Tensor {
+  const all = typeof shares === "number" ? new Array<number>(shares).fill(1 / shares) : shares;
+  const classes = all.length;
   if (classes === 1) return constant(new Float32Array(batch), [batch]);
-  const bounds = Float32Array.from({ length: classes - 1 }, (_, k) => (k + 1) / classes);
+  let total = 0;
+  const bounds = Float32Array.from({ length: classes - 1 }, (_, k) => total += all[k]!);
   return sum(greater(randomUniform([batch, 1], source), constant(bounds, [1, classes - 1])), [1]);
 }

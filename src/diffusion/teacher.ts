@@ -73,7 +73,7 @@ export function imageValues(seed: Seed, step: number, batch: number, first = 0):
 }
 
 /** Steps whose metrics a training program holds until they must be read. */
-export const METRICS_HELD = 64;
+export const METRICS_HELD = 256;
 
 const SHUFFLE_STREAM = 0x100;
 

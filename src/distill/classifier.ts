@@ -5,6 +5,7 @@ import {
   affine,
   cast,
   clamp,
+  isFinite,
   log,
   mean,
   mul,
@@ -14,6 +15,7 @@ import {
   square,
   sub,
   type Tensor,
+  where,
 } from "../graph/mod.ts";
 import { denoiseWithFeatures, noiseCondition, perSample, scaleInput, SIGMA_DATA } from "../diffusion/edm.ts";
 import { FeatureHeads } from "../nn/heads.ts";
@@ -121,14 +123,19 @@ export function classifierLoss(real: Tensor, generated: Tensor, loss: Classifier
 
 /**
  * The logit log(p/q) [N] that a trained classifier's result means: f itself under the logistic loss, 2 artanh(f) under least
- * squares, where it is limited to ± `limit`; undefined under the hinge loss, whose minimiser does not tell the ratio.
+ * squares, where it is limited to ± `largest`; undefined under the hinge loss, whose minimiser does not tell the ratio.
  */
-export function readOut(output: Tensor, loss: ClassifierLoss, limit: number): Tensor | undefined {
+export function readOut(output: Tensor, loss: ClassifierLoss, largest: number): Tensor | undefined {
   if (loss === "hinge") return undefined;
   if (loss === "logistic") return output;
-  const most = Math.tanh(Math.min(limit, LARGEST_READ_OUT) / 2);
-  const f = clamp(output, -most, most);
+  const most = Math.tanh(Math.min(largest, LARGEST_READ_OUT) / 2);
+  const f = limit(output, -most, most);
   return sub(log(affine(f, 1, 1)), log(affine(f, -1, 1)));
+}
+
+/** `x` within [low, high]; what is not finite stays so, where a clamp would hide it. */
+export function limit(x: Tensor, low: number, high: number): Tensor {
+  return where(isFinite(x), clamp(x, low, high), x);
 }
 
 /** Above it 1 − f of least squares has no digits left in f32. */

@@ -1,4 +1,4 @@
-/** Running means of the density ratio by noise level, which ratios are divided by. */
+/** Running means of the density ratio by noise level, by which ratios are corrected. */
 
 import {
   add,
@@ -30,11 +30,15 @@ import { Weights } from "../optim/weights.ts";
 /** Exponents within which a ratio, and the sum of a batch of them, is an f32. */
 const LOG_BOUND = 70;
 
-/** Mean ratios in bins of equal width in ln σ; a bin's mean is 1 until a sample falls into it. */
+/**
+ * Means of p/q = 1/r over generated samples in bins of equal width in ln σ, where it would be 1 of an exact ratio; it is 1
+ * until a sample falls into a bin. Dividing p/q by its mean corrects a classifier that is wrong for a whole noise level
+ * (f-distill, Xu et al. 2025, arXiv 2502.15681). The mean of r itself is no such measure: it is 1 over samples of p.
+ */
 export class RatioBins {
   /** The means, by the name `mean` [bins]: part of the training's state. */
   readonly means: Weights;
-  /** Sums of ratios, then numbers of samples, of the current step [2, bins]. */
+  /** Sums of p/q, then numbers of samples, of the current step [2, bins]. */
   private readonly sums: Variable;
   private update: Program | undefined;
 
@@ -50,16 +54,19 @@ export class RatioBins {
     this.sums = workspace.variable("ratioBins.sums", [2, bins]);
   }
 
-  /** ln of the mean ratio of each sample's bin [N], for noise levels `sigma` [N]. */
+  /** What is to be added to logits log p/q at noise levels `sigma` [N]: −ln of their bins' means. */
   offsets(sigma: Tensor): Tensor {
-    return sum(mul(this.membership(sigma), reshape(log(this.means.lookup("mean")), [1, this.bins])), [1]);
+    return sum(mul(this.membership(sigma), reshape(neg(log(this.means.lookup("mean"))), [1, this.bins])), [1]);
   }
 
-  /** The update that adds the ratios e^(−logit) of samples to the step's sums; run-time value `keep` is 0 for the first. */
+  /**
+   * The update that adds p/q = e^logit of samples to the step's sums, for logits within the ratio's bounds; run-time value
+   * `keep` is 0 for the first of a step.
+   */
   collect(sigma: Tensor, logit: Tensor): readonly [Variable, Tensor] {
     const members = this.membership(sigma), samples = sigma.size;
     const finite = isFinite(logit);
-    const ratio = where(finite, exp(neg(clamp(logit, -LOG_BOUND, LOG_BOUND))), constant([0], []));
+    const ratio = where(finite, exp(clamp(logit, -LOG_BOUND, LOG_BOUND)), constant([0], []));
     const weighted = sum(mul(members, reshape(ratio, [samples, 1])), [0]);
     const counted = sum(mul(members, reshape(finite, [samples, 1])), [0]);
     const zero = constant([0], []);

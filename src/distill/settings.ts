@@ -20,7 +20,8 @@ export type GradientForm = typeof GRADIENT_FORMS[number];
 
 /**
  * The weight w(σ) of a noise level: `dmd` is σ² / mean|x − D_teacher| of the sample (DMD's normaliser), `sigma2` is σ²
- * (Diff-Instruct's), `edm` is σ² λ(σ) with the weight λ of EDM's loss, `none` is 1.
+ * (Diff-Instruct's), `edm` is σ² λ(σ) with the weight λ of EDM's loss, `none` is 1. Under SiD's loss w(σ)/σ² is the factor on
+ * the product of the differences of denoised images.
  */
 export const WEIGHTINGS = ["dmd", "sigma2", "edm", "none"] as const;
 
@@ -48,7 +49,7 @@ export interface SigmaLaw extends LogNormalLaw {
 }
 
 /**
- * What tells real from generated: `own` is an encoder of its own; `teacher-heads` are heads on every level of the frozen
+ * What tells the data set's images from generated ones: `own` is an encoder of its own; `teacher-heads` are heads on every level of the frozen
  * teacher's encoder; `fake-head` is a head on the fake score's lowest map, and `fake-mean` is that map's mean, without
  * parameters: both train the fake score's encoder and share its forward pass.
  */
@@ -79,7 +80,7 @@ export interface ClassifierSettings {
 
 /** Settings of the ratio's normalisation by noise level. */
 export interface RatioBinSettings {
-  /** Bins of equal width in ln σ, in each of which ratios are divided by their running mean; 0 for none. */
+  /** Bins of equal width in ln σ, in each of which 1/r is divided by its running mean; 0 for none. */
   readonly bins: number;
   /** Images after which the share of an old mean has halved. */
   readonly binHalfLife: number;
@@ -99,6 +100,8 @@ export interface DistillSettings {
   readonly laterSigmas: readonly number[];
   /** Classifier-free guidance of a teacher of classes; 1 for none. */
   readonly guidance: number;
+  /** Shares of the classes among the generator's samples, as among the real ones; equal when absent. */
+  readonly classShares?: readonly number[] | undefined;
   /** w(σ). */
   readonly weighting: Weighting;
   /** Law of the σ at which the generator's samples are judged, and with them an `own` or `teacher-heads` classifier's. */

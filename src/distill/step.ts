@@ -7,7 +7,6 @@ import {
   affine,
   bregmanGradient,
   bregmanWeights,
-  clamp,
   concat,
   constant,
   div,
@@ -17,6 +16,7 @@ import {
   mul,
   type Program,
   randomNormal,
+  type RandomSource,
   randomUniform,
   reshape,
   type Run,
@@ -39,7 +39,6 @@ import {
   karrasSigma,
   logNormalSigma,
   sameSigma,
-  SIGMA_DATA,
   weightedError,
 } from "../diffusion/edm.ts";
 import { oneHot, randomLabels } from "../diffusion/labels.ts";
@@ -54,6 +53,7 @@ import {
   classifierLoss,
   classifierOutput,
   type KnownFeatures,
+  limit,
   type Noisy,
   perturbed,
   readOut,
@@ -98,10 +98,15 @@ function denoiserOf(weights: Weights): DenoisingNetwork {
 }
 
 /** Random classes of `batch` images as conditions of the networks, where these have any. */
-function drawConditions(teacher: Weights, batch: number, leaves: StepLeaves, stream: number): Conditions {
+function drawConditions(
+  teacher: Weights,
+  { classShares }: Pick<DistillSettings, "classShares">,
+  batch: number,
+  source: RandomSource,
+): Conditions {
   const { labelDim } = conditionSizes(denoiserOf(teacher).config);
   if (labelDim === 0) return {};
-  return { labels: oneHot(randomLabels(batch, labelDim, leaves.random(stream)), labelDim) };
+  return { labels: oneHot(randomLabels(batch, classShares ?? labelDim, source), labelDim) };
 }
 
 /** Two batches' conditions as those of one. */
@@ -118,12 +123,18 @@ interface Start {
   readonly conditions: Conditions;
 }
 
-function startOf({ generator, teacher }: DistillNetworks, batch: number, leaves: StepLeaves, draws: Draws): Start {
+function startOf(
+  { generator, teacher }: DistillNetworks,
+  settings: Pick<DistillSettings, "classShares">,
+  batch: number,
+  leaves: StepLeaves,
+  draws: Draws,
+): Start {
   const { imageChannels, resolution } = imageSize((generator.network as DenoisingNetwork).config);
   const { latent, labels } = STREAM[draws];
   return {
     z: randomNormal([batch, imageChannels, resolution, resolution], leaves.random(latent)),
-    conditions: drawConditions(teacher, batch, leaves, labels),
+    conditions: drawConditions(teacher, settings, batch, leaves.random(labels)),
   };
 }
 
@@ -154,7 +165,7 @@ function imagesAtOnce(networks: readonly (Trainable | undefined)[], { batch }: D
 /** Compiles what makes the inputs of a generator of several steps; undefined for one step. */
 export function compileInput(
   networks: DistillNetworks,
-  settings: Pick<DistillSettings, "sigmaInit" | "laterSigmas">,
+  settings: Pick<DistillSettings, "sigmaInit" | "laterSigmas" | "classShares">,
   batch: number,
   draws: Draws,
 ): Promise<GeneratorInput> | undefined {
@@ -164,7 +175,7 @@ export function compileInput(
   return GeneratorInput.create({
     weights: networks.generator.values,
     levels: [sigmaInit, ...laterSigmas],
-    ...startOf(networks, batch, leaves, draws),
+    ...startOf(networks, settings, batch, leaves, draws),
     noise: (index) => leaves.random(STREAM[draws].input + index),
     label: `${draws}.input`,
   });
@@ -207,7 +218,7 @@ export async function compileCriticStep(
   const batch = imagesAtOnce([fakeScore, classifier], settings);
   const input = await compileInput(networks, settings, batch, "critic");
   const leaves = stepLeaves();
-  const start = startOf(networks, batch, leaves, "critic");
+  const start = startOf(networks, settings, batch, leaves, "critic");
   const x = stopGradient(generated(networks, start, settings.sigmaInit, input));
   const losses = sharesEncoder(settings.classifier) && critics.classifier
     ? sharedLosses(networks, settings, { images, leaves, x, start })
@@ -225,7 +236,7 @@ export async function compileCriticStep(
   } else if (fakeLoss) updates.push(...gradientUpdates(fakeScore!, [fakeLoss]));
   if (loss && classifier) updates.push(...gradientUpdates(classifier, [loss]));
   const program = await generator.workspace.compile({
-    label: "critics.gradient",
+    label: fakeLoss && loss ? "critics.gradient" : fakeLoss ? "fakeScore.gradient" : "classifier.gradient",
     updates,
     metrics: { ...fakeLoss && { fakeLoss }, ...loss && { classifierLoss: loss } },
     metricsCapacity: METRICS_HELD * (fakeScore ?? classifier)!.runsAStep,
@@ -398,7 +409,7 @@ export interface GeneratorTerms {
   readonly weights?: Tensor;
   /** Min, mean and max of r, then of c. */
   readonly stats?: Tensor;
-  /** The logit [N], limited, before any bin's mean is taken from it. */
+  /** The logit [N], within the ratio's bounds, before it is corrected for its noise level. */
   readonly logit?: Tensor;
 }
 
@@ -411,13 +422,17 @@ function teacherOf({ teacher }: DistillNetworks, { xt, sigma, conditions }: Nois
 }
 
 /** w(σ)/σ² [N] of a weighting that does not depend on the sample; undefined where it is 1. */
-function scoreFactor({ weighting }: Pick<DistillSettings, "weighting">, sigma: Tensor): Tensor | undefined {
+function scoreFactor(
+  { teacher }: DistillNetworks,
+  { weighting }: Pick<DistillSettings, "weighting">,
+  sigma: Tensor,
+): Tensor | undefined {
   switch (weighting) {
     case "dmd":
     case "sigma2":
       return undefined;
     case "edm":
-      return div(affine(square(sigma), 1, SIGMA_DATA ** 2), square(affine(sigma, SIGMA_DATA, 0)));
+      return lossWeight(denoiserOf(teacher).preconditioning, sigma);
     case "none":
       return div(constant([1], []), square(sigma));
   }
@@ -430,7 +445,7 @@ const EPSILON = 1e-8;
  * The generator's gradient at its images x, with x_t = x + σ n (arXiv 2510.16983).
  *
  * `bregman` in the form `score`: g = w(σ)/σ² · c(r)·(D_fake(x_t, σ) − D_teacher(x_t, σ)) / N at x, where the weighting `dmd`
- * divides by mean|x − D_teacher| + ε instead. In the form `classifier`: −w(σ)·c(r)/N at the logit. `sid` (Zhou et al. 2024,
+ * divides by mean|x − D_teacher| + ε instead. In the form `classifier`: −w(σ)·c(r)/N at the logit −log r. `sid` (Zhou et al. 2024,
  * arXiv 2404.04057, α = 1): of w/σ² Σ (D_teacher − D_fake)(D_fake − x), through everything. The adversarial term, times the
  * run-time value `adversarial`, goes through the classifier.
  */
@@ -452,21 +467,23 @@ export function generatorGradient(
   let ratio: Pick<GeneratorTerms, "weights" | "stats" | "logit"> = {};
   if (objective === "bregman") {
     const raw = need.ratio ? readOut(output!, classifier.loss, bregman.logitClamp)! : undefined;
-    const limited = raw && limitedLogit(raw, bregman);
+    const limited = raw && limit(limitedLogit(raw, bregman), -Math.log(bregman.ratioMax), -Math.log(bregman.ratioMin));
     const offsets = bins?.offsets(sigma);
     const found = raw && bregmanWeights({ logits: raw, blend, ...offsets && { offsets } }, bregman);
     const weights = found?.weights ?? affine(sigma, 0, 1);
     ratio = { weights, ...found && { stats: found.stats }, ...limited && { logit: limited } };
-    const factor = scoreFactor(settings, sigma);
+    const factor = scoreFactor(networks, settings, sigma);
     const weighted = factor ? mul(weights, factor) : weights;
     if (form === "score") {
       const tensors = { weights: weighted, x, fake: fake!.denoised, teacher: teacher.denoised };
       terms.push({ at: x, cotangent: bregmanGradient(tensors, { normaliser: settings.weighting === "dmd" }) });
     } else {
-      terms.push({ at: raw!, cotangent: affine(mul(weighted, square(sigma)), -1 / batch, 0) });
+      const { temperature = 1 } = bregman;
+      terms.push({ at: raw!, cotangent: affine(mul(weighted, square(sigma)), -1 / (batch * temperature), 0) });
     }
   } else if (objective === "sid") {
-    const loss = sidLoss(x, fake!.denoised, teacher.denoised, settings, sigma);
+    const factor = scoreFactor(networks, settings, sigma);
+    const loss = sidLoss(x, fake!.denoised, teacher.denoised, settings, factor);
     terms.push({ at: losses.sidLoss = loss, cotangent: constant([1], []) });
   }
   if (adversarialWeight > 0) {
@@ -476,27 +493,26 @@ export function generatorGradient(
   return { terms, losses, ...ratio };
 }
 
-/** A logit as the weights take it, before any bin's mean is taken from it. */
+/** A logit as the weights take it, before it is corrected for its noise level. */
 export function limitedLogit(
   logit: Tensor,
   { temperature = 1, logitClamp }: DistillSettings["bregman"],
 ): Tensor {
-  return clamp(affine(logit, 1 / temperature, 0), -logitClamp, logitClamp);
+  return limit(affine(logit, 1 / temperature, 0), -logitClamp, logitClamp);
 }
 
 function sidLoss(
   x: Tensor,
   fake: Tensor,
   teacher: Tensor,
-  settings: Pick<DistillSettings, "weighting">,
-  sigma: Tensor,
+  { weighting }: Pick<DistillSettings, "weighting">,
+  factor: Tensor | undefined,
 ): Tensor {
   const each = sum(mul(sub(teacher, fake), sub(fake, x)), [1, 2, 3]);
-  if (settings.weighting === "dmd") {
+  if (weighting === "dmd") {
     const distance = affine(mean(abs(stopGradient(sub(x, teacher))), [1, 2, 3]), 1, EPSILON);
     return mean(div(each, distance));
   }
-  const factor = scoreFactor(settings, sigma);
   return mean(factor ? mul(each, factor) : each);
 }
 
@@ -527,7 +543,7 @@ export async function compileGeneratorStep(
   const input = await compileInput(networks, settings, batch, "generator");
   const leaves = stepLeaves();
   const draw = STREAM.generator;
-  const start = startOf(networks, batch, leaves, "generator");
+  const start = startOf(networks, settings, batch, leaves, "generator");
   const x = generated(networks, start, settings.sigmaInit, input);
   const sigma = noiseLevels(settings.sigma, (random) => random([batch], leaves.random(draw.sigma)));
   const { terms, losses, stats, logit } = generatorGradient(networks, {
@@ -567,7 +583,7 @@ export async function compileHeldOut(
   const input = await compileInput(networks, settings, batch, "held");
   const leaves = stepLeaves();
   const draw = STREAM.held;
-  const start = startOf(networks, batch, leaves, "held");
+  const start = startOf(networks, settings, batch, leaves, "held");
   const real = realImages(networks, images, leaves, batch);
   const both = concat([real.images, generated(networks, start, settings.sigmaInit, input)], 0);
   const sigma = noiseLevels(settings.sigma, (random) => random([2 * batch], leaves.random(draw.sigma)));

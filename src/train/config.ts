@@ -112,9 +112,9 @@ export interface DistillConfig {
   readonly batch: number;
   /** What the generator starts from: the teacher's weights, or random ones. */
   readonly start: typeof STARTS[number];
-  /** Images, at the beginning, for which the critics alone are trained: the generator's learning rate is 0. */
+  /** Images, at the beginning, on which the critics alone are trained; they count among `images`. */
   readonly criticWarmupImages: number;
-  /** Images of the generator's updates with c = 1, at the beginning. */
+  /** Images of the generator's first updates, with c = 1. */
   readonly warmupImages: number;
   /** Noise level of the generator's input. */
   readonly sigmaInit: number;
@@ -137,7 +137,7 @@ export interface DistillConfig {
     /** See `min`. */
     readonly max: number;
   };
-  /** The adversarial term: its weight, 0 for none, and the images before it begins. */
+  /** The adversarial term: its weight, 0 for none, and the images of the generator's updates before it begins. */
   readonly adversarial: { readonly weight: number; readonly afterImages: number };
   /** The generator's training. */
   readonly generator: LearningConfig & {
@@ -604,11 +604,14 @@ export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fa
 }
 
 /** Calls `fail` where the distillation's settings contradict each other. */
-function checkDistillation({ distill, microbatch }: RunConfig, fail: Fail): void {
+function checkDistillation({ distill, microbatch, precision }: RunConfig, fail: Fail): void {
   const { h, lambda, hWeight, objective, form, weighting, ratio, classifier, fakeScore, adversarial } = distill;
-  if (hWeight === undefined) checkLambda(h, lambda);
+  if (hWeight === undefined && objective === "bregman") checkLambda(h, lambda);
   if (ratio.min >= ratio.max) {
     fail(`the least ratio, --ratio-min (${ratio.min}), should be less than the greatest, --ratio-max (${ratio.max})`);
+  }
+  if (ratio.min > 1 || ratio.max < 1) {
+    fail(`between the least ratio, --ratio-min (${ratio.min}), and the greatest (${ratio.max}) should be 1`);
   }
   const weighs = hWeight !== undefined || h !== "kl";
   if (objective === "bregman" && classifier.loss === "hinge") {
@@ -621,6 +624,23 @@ function checkDistillation({ distill, microbatch }: RunConfig, fail: Fail): void
   }
   if (objective === "bregman" && form === "classifier" && weighting === "dmd") {
     fail('distill.form "classifier" has no teacher to normalise by: distill.weighting should be sigma2, edm or none');
+  }
+  if (objective === "bregman" && form === "classifier") {
+    if (classifier.loss === "least-squares") {
+      fail(
+        "the gradient of what least squares tell ends where the classifier is sure: distill.form classifier needs logistic",
+      );
+    }
+    if (precision === "f16") fail("distill.form classifier goes with --precision f32 only: its gradients exceed f16");
+  }
+  if (distill.guidance !== 1 && !(objective === "sid" || (objective === "bregman" && form === "score"))) {
+    fail("--guidance changes the teacher's score, which this objective does not use");
+  }
+  if (classifier.loss === "hinge" && objective !== "gan" && adversarial.weight === 0) {
+    fail("a classifier of the hinge loss serves the adversarial term alone, whose weight, --adversarial, is 0");
+  }
+  if (classifier.kind === "fake-mean" && classifier.trunkWeight === 0) {
+    fail("nothing trains the classifier fake-mean where distill.classifier.trunkWeight is 0");
   }
   if (objective === "gan" && adversarial.weight === 0) {
     fail("with --objective gan the generator has the adversarial term alone, whose weight, --adversarial, is 0");

@@ -1,5 +1,6 @@
 /** What the classifier of a distillation does: its calibration on images it was not shown, and the weights it gives. */
 
+import { NonFiniteError } from "../gpu/errors.ts";
 import { imageValues } from "../diffusion/teacher.ts";
 import { type Calibration, calibration } from "../eval/calibration.ts";
 import { bregmanOf, type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
@@ -46,10 +47,14 @@ export async function inspectClassifier(
     generated.push(...logit.subarray(half));
     sigmas.push(...sigma.subarray(half));
   }
+  const lost = [...real, ...generated].find((logit) => !Number.isFinite(logit));
+  if (lost !== undefined) {
+    throw new NonFiniteError(`distill: a logit of the classifier became ${lost}. Try a lower learning rate.`);
+  }
   const { min, max } = config.distill.ratio;
   const h = bregmanOf(config);
   const weights = generated.map((logit, i) => {
-    const offset = means && bins ? Math.log(means[bins.binOf(sigmas[i]!)]!) : 0;
+    const offset = means && bins ? -Math.log(means[bins.binOf(sigmas[i]!)]!) : 0;
     return h.weight(Math.min(-Math.log(min), Math.max(-Math.log(max), logit + offset)));
   });
   return {

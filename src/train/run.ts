@@ -29,6 +29,7 @@ import { openEvaluator } from "./features.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 import {
+  criticWarmupSteps,
   type DistillParts,
   distillRuns,
   distillSeed,
@@ -69,8 +70,8 @@ export interface Summary {
   readonly softwareAdapter: boolean;
   /** Name of the preset. */
   readonly preset: string;
-  /** What the generator was trained on: the name of h, or what took its place. */
-  readonly h: string;
+  /** What the generator was trained on: the name of h, or what took its place; absent where there is none. */
+  readonly h?: string;
   /** Seconds a stage, over all the processes that worked on it; absent where its result was given. */
   readonly seconds: Readonly<Record<string, number>>;
   /** Where the features come from that the Fréchet distances are of; absent in summaries of earlier versions. */
@@ -211,7 +212,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     adapter: gpu.adapter.name,
     softwareAdapter: gpu.adapter.software,
     preset: config.preset,
-    h: objectiveName(config.distill),
+    ...!config.teacherOnly && { h: objectiveName(config.distill) },
     seconds: Object.fromEntries(Object.entries(seconds).map(([name, value]) => [name, Number(value.toFixed(1))])),
     features: evaluator.features,
     ...measured,
@@ -367,6 +368,7 @@ async function distil(
     snapshotEvery: stepsOf({ images: config.snapshotEvery.distill, batch }),
     snapshot: async (step) => await writeSnapshot(folder, { info, weights: await generator.ema.read() }, step * batch),
     tolerant: [settings.generator, settings.fakeScore, settings.classifier].some(({ clipNorm }) => clipNorm === 0),
+    looksAfter: criticWarmupSteps(config),
     logEvery: Math.min(LOG_EVERY.distill, Math.floor(MAX_HELD / Math.max(1, parts.critics.length))),
     state: [
       ...generator.state,
@@ -395,7 +397,12 @@ async function distillMetrics(parts: DistillParts): Promise<Record<string, numbe
     updateClassifier?.readGradNorms() ?? [],
     ...programs.map((program) => program.readMetrics()),
   ]);
-  const of = (name: string) => losses.flat().flatMap((metrics) => metrics[name] ? [metrics[name][0]!] : []);
+  const inOrder = metricsInOrder(
+    critics.map(({ gradient }) => gradient.program),
+    generator.runsAStep,
+    new Map(programs.map((program, i) => [program, losses[i]!])),
+  );
+  const of = (name: string) => inOrder.flatMap((metrics) => metrics[name] ? [metrics[name][0]!] : []);
   const stats = own.flatMap((metrics) => metrics.stats ? [metrics.stats] : []);
   const all = {
     fake: of("fakeLoss"),
@@ -412,6 +419,27 @@ async function distillMetrics(parts: DistillParts): Promise<Record<string, numbe
     classifierGradNorm,
   };
   return Object.fromEntries(Object.entries(all).filter(([, values]) => values.length > 0));
+}
+
+/**
+ * What the programs of whole steps have measured, in the order of their runs: `ofStep` are a step's, each run `microbatches`
+ * times in a row, and `measured` has what each of them measured.
+ */
+export function metricsInOrder<P, M>(
+  ofStep: readonly P[],
+  microbatches: number,
+  measured: ReadonlyMap<P, readonly M[]>,
+): M[] {
+  const taken = new Map<P, number>();
+  const next = (program: P) => {
+    const from = taken.get(program) ?? 0;
+    taken.set(program, from + microbatches);
+    return measured.get(program)!.slice(from, from + microbatches);
+  };
+  const all: M[] = [];
+  const total = [...measured.values()].reduce((sum, metrics) => sum + metrics.length, 0);
+  while (all.length < total) all.push(...ofStep.flatMap(next));
+  return all;
 }
 
 /** What a generator is trained on, in a word or two. */

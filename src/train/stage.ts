@@ -23,6 +23,8 @@ export interface Stage {
   snapshot(step: number): Promise<void>;
   /** Steps between two lines of the log; the programs must hold the metrics of as many. */
   readonly logEvery: number;
+  /** A step after which there is a line of its own, as other metrics begin. */
+  readonly looksAfter?: number;
   /** True where gradients are sanitised: single steps whose metrics are not finite are passed over. */
   readonly tolerant: boolean;
   /** All state, in the order of the checkpoints. */
@@ -58,7 +60,7 @@ export async function runStage(folder: RunFolder, runId: string, stage: Stage): 
     step++;
     const saves = step % stage.checkpointEvery === 0 || step === steps;
     const snaps = stage.snapshotEvery > 0 && step % stage.snapshotEvery === 0;
-    const logs = step % stage.logEvery === 0 || saves || snaps;
+    const logs = step % stage.logEvery === 0 || saves || snaps || step === stage.looksAfter;
     if (!logs && !looks.due(step)) continue;
     const metrics = await stage.metrics();
     const hopeless = streaks.add(metrics, looks.taken(step));

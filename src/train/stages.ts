@@ -3,7 +3,7 @@
 import { bytesToData, type Statistics } from "../data/scaling.ts";
 import { LOG_BOUND } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
-import type { Seed } from "../data/philox.ts";
+import { type Seed, shuffledIndex } from "../data/philox.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { type BregmanFunction, bregmanFunction, weightExpression } from "../distill/bregman.ts";
 import { createClassifier } from "../distill/classifier.ts";
@@ -149,10 +149,20 @@ export function programSettings(config: RunConfig): DistillSettings {
   };
 }
 
-/** A data set in two: every so-manieth image, `share` of them all, and the others. */
-function heldOutOf(data: ImageData8, share: number): { readonly shown: ImageData8; readonly held?: ImageData8 } {
+/** Stream of the choice of held-out images: apart from those of a step's. */
+const HELD_OUT_STREAM = 0x101;
+
+/** A data set in two: `share` of its images, drawn at random, and the others in their order. */
+export function heldOutOf(
+  data: ImageData8,
+  share: number,
+  seed: Seed,
+): { readonly shown: ImageData8; readonly held?: ImageData8 } {
   if (share === 0) return { shown: data };
-  const every = Math.round(1 / share);
+  const drawn = Math.max(1, Math.floor(share * data.count));
+  const chosen = new Set(
+    Array.from({ length: drawn }, (_, i) => shuffledIndex(seed, i, data.count, HELD_OUT_STREAM)),
+  );
   const part = (wanted: (i: number) => boolean) => {
     const indices = Array.from({ length: data.count }, (_, i) => i).filter(wanted);
     const perImage = data.pixels.length / data.count;
@@ -162,9 +172,14 @@ function heldOutOf(data: ImageData8, share: number): { readonly shown: ImageData
     );
     return { ...data, count: indices.length, pixels, labels: data.labels.filter((_, i) => wanted(i)) };
   };
-  const isHeld = (i: number) => i % every === every - 1;
-  if (data.count < every) return { shown: data };
-  return { shown: part((i) => !isHeld(i)), held: part(isHeld) };
+  return { shown: part((i) => !chosen.has(i)), held: part((i) => chosen.has(i)) };
+}
+
+/** The share of each class among the images. */
+function classSharesOf({ labels, classes, count }: ImageData8): number[] {
+  const shares = new Array<number>(classes).fill(0);
+  for (const label of labels) shares[label]! += 1 / count;
+  return shares;
 }
 
 /** Pairs of a held-out and a generated image that are looked at at once. */
@@ -177,7 +192,8 @@ export async function prepareDistillation(
   data: ImageData8,
   teacherInfo: DenoiserConfig & Statistics,
 ) {
-  const settings = programSettings(config);
+  const labels = conditionSizes(teacherInfo.network).labelDim > 0;
+  const settings = { ...programSettings(config), ...labels && { classShares: classSharesOf(data) } };
   const need = needs(settings);
   const { batch, classifier: { kind, heldOut }, ratio } = config.distill;
   const { checkpointBlocks, precision } = config;
@@ -191,16 +207,13 @@ export async function prepareDistillation(
     teacher: new Weights(workspace, "teacher", createNetwork(teacherInfo, { precision })),
   };
   const { generator, fakeScore, classifier } = networks;
-  const upload = (part: ImageData8) =>
-    uploadImages(workspace, part, teacherInfo, {
-      labels: conditionSizes(teacherInfo.network).labelDim > 0,
-      mirror: config.teacher.mirror,
-    });
-  const { shown, held } = need.ratio ? heldOutOf(data, heldOut) : { shown: data };
+  const { mirror } = config.teacher;
+  const upload = (part: ImageData8) => uploadImages(workspace, part, teacherInfo, { labels, mirror });
+  const { shown, held } = need.ratio ? heldOutOf(data, heldOut, distillSeed(config)) : { shown: data };
   const images = upload(shown);
   const bins = ratio.bins > 0 ? new RatioBins(workspace, ratio.bins, sigmaLimitsOf(settings.sigma)) : undefined;
   await bins?.compile();
-  const critics = await prepareCritics(networks, images, config);
+  const critics = await prepareCritics(networks, images, config, settings);
   const gradient = await compileGeneratorStep(networks, settings, bins);
   const optimizer = async (name: "generator" | "fakeScore" | "classifier", network: Trainable | undefined) => {
     const { betas: [beta1, beta2], clipNorm } = config.distill[name];
@@ -235,8 +248,8 @@ async function prepareCritics(
   networks: DistillNetworks,
   images: ImageSource,
   config: RunConfig,
+  settings: DistillSettings,
 ): Promise<readonly CriticUpdate[]> {
-  const settings = programSettings(config);
   const need = needs(settings);
   const wanted = (name: "fakeScore" | "classifier") => need[name] ? config.distill[name].updates : 0;
   const counts = { fakeScore: wanted("fakeScore"), classifier: wanted("classifier") };
@@ -259,14 +272,19 @@ async function prepareCritics(
   return updates;
 }
 
+/** Steps at the beginning of the distillation that train the critics alone. */
+export function criticWarmupSteps({ distill: { criticWarmupImages, batch } }: RunConfig): number {
+  return Math.ceil(criticWarmupImages / batch);
+}
+
 /** The runs of step `step` of the distillation, counted from 0: the critics' updates, then the generator's. */
 export function distillRuns(config: RunConfig, parts: DistillParts): (step: number) => Run[] {
   const { bins, critics, gradient, sumGenerator, updateGenerator, updateFake, updateClassifier } = parts;
-  const { batch, warmupImages, criticWarmupImages, adversarial, ratio, ...learning } = config.distill;
+  const { batch, warmupImages, adversarial, ratio, ...learning } = config.distill;
   const { fakeScore, classifier } = learning;
   const seed = distillSeed(config), steps = stepsOf(config.distill);
+  const criticSteps = criticWarmupSteps(config);
   return (step) => {
-    const images = step * batch;
     const rate = ({ learningRate, decayShare }: LearningConfig) => learningRate * decay(step, steps, decayShare);
     const criticRuns = critics.map(({ critics: which, gradient, sum }, i) => {
       const update = step * critics.length + i;
@@ -278,11 +296,12 @@ export function distillRuns(config: RunConfig, parts: DistillParts): (step: numb
           : [],
       ];
     });
+    if (step < criticSteps) return criticRuns.flat();
+    const update = step - criticSteps, images = update * batch;
     const values = {
       blend: images < warmupImages ? 0 : 1,
       ...adversarial.weight > 0 && { adversarial: images < adversarial.afterImages ? 0 : adversarial.weight },
     };
-    const generatorRate = images < criticWarmupImages ? 0 : rate(learning.generator);
     return [
       ...criticRuns.flat(),
       ...sumGenerator.runs(batch, (first) =>
@@ -291,7 +310,7 @@ export function distillRuns(config: RunConfig, parts: DistillParts): (step: numb
           ...bins && { keep: Number(first > 0) },
         })),
       ...bins ? [bins.step(0.5 ** (batch / ratio.binHalfLife))] : [],
-      updateGenerator.at(step, generatorRate),
+      updateGenerator.at(update, rate(learning.generator)),
     ];
   };
 }

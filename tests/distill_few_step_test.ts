@@ -1,0 +1,182 @@
+/** Tests of generators of several steps, of guidance, and of the weighting of the fake score's errors. */
+
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { normalArray, type Seed } from "../src/data/philox.ts";
+import { denoise, karrasLevels, sameSigma } from "../src/diffusion/edm.ts";
+import { GeneratorInput, generatorLevels } from "../src/diffusion/few_step.ts";
+import { createSampler, latentValues } from "../src/diffusion/sampler.ts";
+import { imageValues, randomValues, stepLeaves } from "../src/diffusion/teacher.ts";
+import { FAKE_WEIGHTINGS } from "../src/distill/settings.ts";
+import { compileCriticStep, compileGeneratorStep, generatorGradient } from "../src/distill/step.ts";
+import { constant, randomNormal, Workspace } from "../src/graph/mod.ts";
+import { createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
+import { songUNetConfig } from "../src/nn/song_unet.ts";
+import { initialWeights, Trainable, type WeightArrays, Weights } from "../src/optim/weights.ts";
+import { SETTINGS } from "./distillation.ts";
+import { gpuTest, randomArray, relativeError } from "./gpu.ts";
+import { interpret } from "./reference/interpreter.ts";
+
+const NETWORK: NetworkConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
+const CLASSES = songUNetConfig({
+  ...{ resolution: 8, inChannels: 1, modelChannels: 8, channelMult: [1, 2], numBlocks: 1, attnResolutions: [4] },
+  ...{ labelDim: 3, labelDropout: 0.1 },
+});
+const SEED: Seed = [7, 8];
+
+/** Weights that are random everywhere. */
+function randomWeights(network: NetworkConfig, key: number): WeightArrays {
+  const initial = initialWeights(createNetwork({ network }).parameters, [key, 0]);
+  return new Map(
+    [...initial].map(([name, values]) => [name, values.map((value, i) => value + 0.1 * Math.sin(1 + i * (key + 1)))]),
+  );
+}
+
+/** The denoised images of `x` [N, 1, 8, 8] in double precision. */
+function denoised(weights: WeightArrays, x: ArrayLike<number>, sigma: number): Float64Array {
+  const network = createNetwork({ network: NETWORK });
+  const shapes = new Map(network.parameters.map(({ name, shape }) => [name, shape]));
+  const lookup = (name: string) => constant(weights.get(name)!, shapes.get(name)!);
+  const batch = x.length / 64;
+  return interpret({ d: denoise(network, lookup, constant(x, [batch, 1, 8, 8]), sameSigma(sigma, batch)) }).d;
+}
+
+Deno.test("generatorLevels: Karras's spacing without its end", () => {
+  generatorLevels(80, 17).forEach((level, i) => assertAlmostEquals(level, karrasLevels(18)[i]!, 1e-9));
+  assertEquals(generatorLevels(2.5, 1), [2.5]);
+  const [first, second] = generatorLevels(2.5, 2);
+  assertEquals(first, 2.5);
+  assertAlmostEquals(second!, ((2.5 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7, 1e-12);
+});
+
+gpuTest("GeneratorInput: each level's input is the generator's own result with noise up to it", async (gpu) => {
+  const workspace = new Workspace(gpu), levels = [2.5, 0.6, 0.1], batch = 3;
+  const arrays = randomWeights(NETWORK, 1);
+  const weights = new Weights(workspace, "generator", createNetwork({ network: NETWORK }));
+  weights.write(arrays);
+  const leaves = stepLeaves();
+  const z = randomNormal([batch, 1, 8, 8], leaves.random(0x20));
+  const input = await GeneratorInput.create({
+    ...{ weights, levels, z, label: "test" },
+    noise: (index) => leaves.random(0x50 + index),
+  });
+  const normals = (stream: number) => normalArray(SEED, 4, 5, batch, 64, stream);
+  let expected = Float64Array.from(normals(0x20), (value) => 2.5 * value);
+  for (const index of [0, 1, 2]) {
+    if (index > 0) {
+      const noise = normals(0x50 + index);
+      expected = denoised(arrays, expected, levels[index - 1]!).map((value, i) => value + levels[index]! * noise[i]!);
+    }
+    workspace.submit(input.runs(index, randomValues(SEED, 4, 5)));
+    const error = relativeError(await input.images.read() as Float32Array, expected);
+    assert(error < 1e-5, `level ${index}: relative error ${error}`);
+    assertEquals(input.level(index), levels[index]);
+  }
+  const counts = [0, 0, 0];
+  for (let step = 0; step < 3000; step++) counts[input.indexAt(SEED, step, 0x27)]!++;
+  // Five standard deviations of a binomial count.
+  for (const count of counts) assert(Math.abs(count - 1000) < 5 * Math.sqrt(3000 * 2 / 9), `${counts}`);
+  workspace.destroy();
+});
+
+gpuTest("a generator of two steps is sampled by both of them", async (gpu) => {
+  const workspace = new Workspace(gpu), arrays = randomWeights(NETWORK, 2);
+  const weights = new Weights(workspace, "generator", createNetwork({ network: NETWORK }));
+  weights.write(arrays);
+  const sampler = await createSampler(weights, {
+    ...{ kind: "generator", network: NETWORK, mean: 0, std: 0.5, provenance: {} },
+    ...{ sigmaInit: 2.5, laterSigmas: [0.3] },
+  }, { batch: 2 });
+  assertEquals(sampler.evaluations, 2);
+  const { seed } = latentValues(9, 0);
+  const z = normalArray(seed, 0, 0, 2, 64, 0x200), noise = normalArray(seed, 0, 0, 2, 64, 0x211);
+  const x0 = denoised(arrays, z.map((value) => 2.5 * value), 2.5);
+  const x = denoised(arrays, x0.map((value, i) => value + 0.3 * noise[i]!), 0.3);
+  // Bytes are 255 v with 2 v − 1 in units of the data: here the unit is 1.
+  const bytes = [...x].map((value) => Math.min(255, Math.max(0, 255 * (value + 1) / 2)));
+  const got = await sampler.sample(9, 0, 2);
+  bytes.forEach((value, i) => assert(Math.abs(value - got[i]!) < 0.51, `${i}: ${value} and ${got[i]}`));
+  workspace.destroy();
+});
+
+function networksOf(workspace: Workspace, network: NetworkConfig) {
+  const made = () => createNetwork({ network });
+  const networks = {
+    generator: new Trainable(workspace, "generator", made()),
+    fakeScore: new Trainable(workspace, "fakeScore", made()),
+    teacher: new Weights(workspace, "teacher", made()),
+  };
+  networks.generator.start(randomWeights(network, 1));
+  networks.fakeScore.start(randomWeights(network, 2));
+  networks.teacher.write(randomWeights(network, 3));
+  return networks;
+}
+
+/** The divergence kl of a classifier that tells no ratio: no classifier is needed. */
+const KL = {
+  ...SETTINGS,
+  bregman: { ...SETTINGS.bregman, h: { kind: "kl", lambda: 0 } as const },
+  classifier: { ...SETTINGS.classifier, loss: "hinge" as const },
+};
+
+gpuTest("training steps of a generator of several steps take the level of the step", async (gpu) => {
+  const workspace = new Workspace(gpu), laterSigmas = [0.5];
+  const step = await compileGeneratorStep(networksOf(workspace, NETWORK), { ...KL, batch: 2, laterSigmas });
+  const seen = new Set<number>();
+  for (let i = 0; i < 12; i++) {
+    const runs = step.runs({ ...randomValues(SEED, i), blend: 1 });
+    const { level } = runs.at(-1)!.values as { level: number };
+    assertEquals(runs.length, level === 2.5 ? 2 : 3);
+    assert(level === 2.5 || level === 0.5);
+    seen.add(level);
+  }
+  assertEquals(seen.size, 2);
+  await gpu.idle();
+  workspace.destroy();
+});
+
+gpuTest("guidance: the teacher's images move from those without a class through those with it", async (gpu) => {
+  const workspace = new Workspace(gpu), networks = networksOf(workspace, CLASSES), batch = 3;
+  const image = (seed: number) => constant(randomArray(batch * 64, seed), [batch, 1, 8, 8]);
+  const labels = constant([1, 0, 0, 0, 0, 1, 0, 1, 0], [batch, 3]);
+  const inputs = {
+    ...{ x: image(1), noise: image(2), sigma: constant([0.3, 1, 2], [batch]), blend: constant([1], []) },
+    conditions: { labels },
+  };
+  const g = (guidance: number) =>
+    generatorGradient(networks, inputs, { ...KL, weighting: "sigma2", guidance }).terms[0]!.cotangent;
+  const xt = workspace.variable("xt", [batch, 1, 8, 8]);
+  const { network, lookup } = networks.teacher;
+  const teacher = (conditions: object) =>
+    denoise(network as ReturnType<typeof createNetwork>, lookup, xt.tensor, inputs.sigma, conditions);
+  const program = await workspace.compile({
+    label: "test",
+    outputs: { plain: g(1), guided: g(2.5), free: teacher({}), told: teacher({ labels }) },
+  });
+  const [x, noise] = [randomArray(batch * 64, 1), randomArray(batch * 64, 2)];
+  xt.write(x.map((value, i) => value + [0.3, 1, 2][Math.floor(i / 64)]! * noise[i]!));
+  workspace.submit([program.at()]);
+  const { plain, guided, free, told } = await program.read() as Record<string, Float32Array>;
+  const moved = guided!.map((value, i) => value - plain![i]!);
+  const expected = told!.map((value, i) => -(2.5 - 1) * (value - free![i]!) / batch);
+  const error = relativeError(moved, expected);
+  assert(error < 1e-4, `relative error ${error}`);
+  workspace.destroy();
+});
+
+gpuTest("the fake score's loss under every weighting", async (gpu) => {
+  const losses = new Map<string, number>();
+  for (const weighting of FAKE_WEIGHTINGS) {
+    const workspace = new Workspace(gpu);
+    const data = workspace.variable("images", [4, 1, 8, 8], "u8");
+    const settings = { ...KL, batch: 1, fakeScore: { ...KL.fakeScore, weighting } };
+    const step = await compileCriticStep(networksOf(workspace, NETWORK), { data, scale: 1, shift: 0 }, settings);
+    workspace.submit(step.runs(imageValues(SEED, 3, 1)));
+    losses.set(weighting, (await step.program.readMetrics())[0]!.fakeLoss![0]!);
+    workspace.destroy();
+  }
+  const { mean, std } = KL.fakeScore.sigma;
+  const sigma = Math.exp(mean + std * normalArray(SEED, 3, 0, 1, 1, 0x11)[0]!);
+  const none = losses.get("none")!;
+  assertAlmostEquals(losses.get("noise")! / none, 1 / sigma ** 2, 1e-5 / sigma ** 2);
+  assertAlmostEquals(losses.get("edm")! / none, (sigma ** 2 + 0.25) / (0.5 * sigma) ** 2, 1e-4);
+});
