@@ -18,23 +18,18 @@ import {
   bregmanGradient,
   concat,
   constant,
-  div,
   evaluate,
-  exp,
   gradients,
-  log,
   mul,
-  reshape,
   type Shape,
-  square,
   stopGradient,
   sub,
-  sum,
   type Tensor,
   Workspace,
 } from "../src/graph/mod.ts";
 import { deviceTest, randomArray, relativeError } from "./gpu.ts";
 import { convexFunction, divergenceGradients, DIVERGENCES } from "./reference/divergence.ts";
+import { logDensityGraph } from "./reference/gaussian_graphs.ts";
 import { denoised, logDensity, type Mixture, noised } from "./reference/gaussians.ts";
 import { bregmanWeight, estimate, latticeNormals, REPLICATES } from "./theory.ts";
 
@@ -244,17 +239,6 @@ async function evaluateAll(
   }));
 }
 
-/** log Σ_k mass_k N(x; mean_k, std_k²) for each row of `x` [N, d], as a graph. */
-function logDensityGraph(mixture: Mixture, x: Tensor): Tensor {
-  const [n, d] = x.shape as [number, number];
-  const densities = mixture.map(({ weight, mean, std }) => {
-    const offset = div(sub(x, constant(mean, [d])), constant(std, [d]));
-    const normaliser = std.reduce((product, s) => product * s * Math.sqrt(2 * Math.PI), 1);
-    return affine(exp(affine(sum(square(offset), [1]), -0.5, 0)), weight / normaliser, 0);
-  });
-  return reshape(log(densities.reduce(add)), [n]);
-}
-
 /** Norm-wise error of a logit's gradient in f32: those of its two log densities, which nearly cancel. */
 const LOGIT_GRADIENT_ERROR = 1e-5;
 
@@ -265,9 +249,8 @@ for (const [index, c] of CASES.entries()) {
     const samples = drawSamples(c, sigma, index);
     const { parameters, x } = generatorGraph(c, samples);
     const xt = add(x, affine(constant(samples.noise, x.shape), sigma, 0));
-    const [real, generated] = [c.teacher, density(c)(parametersOf(c))].map((m) =>
-      logDensityGraph(noised(m, sigma), xt)
-    );
+    const level = constant(new Float32Array(BATCH).fill(sigma), [BATCH]);
+    const [real, generated] = [c.teacher, density(c)(parametersOf(c))].map((m) => logDensityGraph(m, xt, level));
     const logits = sub(real!, generated!);
     // The loss E[h'(e^(−l))], w = σ²: its cotangent at l is −σ² c, where c, and the classifier, are given.
     const results = await evaluateAll(
