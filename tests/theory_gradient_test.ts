@@ -256,8 +256,8 @@ for (const [index, c] of CASES.entries()) {
     const results = await evaluateAll(
       workspace,
       DIVERGENCES.map((divergence) => {
-        const c = bregmanWeight(stopGradient(logits), divergence);
-        const seed = affine(c, -(sigma ** 2) / BATCH, 0);
+        const weights = bregmanWeight(stopGradient(logits), divergence);
+        const seed = affine(weights, -(sigma ** 2) / BATCH, 0);
         const [g, ...slopes] = gradients([logits], [x, ...parameters], { seeds: [seed] });
         return { g: g!, gradients: slopes };
       }),
@@ -297,7 +297,8 @@ deviceTest("theory: kl with the normaliser is DMD's update", async (gpu) => {
   const weights = bregmanWeight(logits, { kind: "kl", lambda: 0 }, { ratioMin: 0.05, ratioMax: 10, normalise: true });
   const { g } = await evaluate(workspace, { g: bregmanGradient({ weights, ...tensors }, { normaliser: true }) });
   workspace.destroy();
-  // Yin et al. 2024, equation 7 and algorithm 2: (μ_fake − μ_real) / mean|x − μ_real|, averaged over the batch.
+  // Yin et al. 2024, "One-step Diffusion with Distribution Matching Distillation":
+  // (μ_fake − μ_real) / mean|x − μ_real|, averaged over the batch.
   for (let i = 0; i < n; i++) {
     const at = Array.from({ length: size }, (_, e) => i * size + e);
     const distance = at.reduce((total, e) => total + Math.abs(x[e]! - teacher[e]!), 0) / size;
