@@ -19,7 +19,7 @@ export function gpuTest(name: string, fn: (gpu: Gpu) => Promise<void>): void {
   Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: async () => await fn(await getGpu()) });
 }
 
-/** {@linkcode gpuTest} for suites that need files or processes: by its name the browser's suites are told from them. */
+/** {@linkcode gpuTest} for suites that need files, processes or much time: by its name the browser's are told from them. */
 export const deviceTest: typeof gpuTest = gpuTest;
 
 /** Norm-wise relative error ‖a − b‖ / ‖b‖ (‖a‖ where b is all zero). */
