@@ -79,6 +79,8 @@ export interface RunInputs {
   readonly data: ImageData8;
   /** A trained teacher, to be used where the folder holds none. */
   readonly givenTeacher?: Model | undefined;
+  /** What is measured of it, where that is known already. */
+  readonly teacherMeasures?: ModelSummary;
   /** Print a table of a training step's kernels with their times, and write the folder's trace. */
   readonly profile: boolean;
 }
@@ -182,7 +184,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
 
   const started = performance.now();
   const measured: { teacher: ModelSummary; generator?: ModelSummary } = {
-    teacher: await measure(evaluator, teacherSampler, samples),
+    teacher: inputs.teacherMeasures ?? await measure(evaluator, teacherSampler, samples),
   };
   if (config.teacherOnly) {
     await writeGrid(folder, "samples/teacher.png", data, [teacherImages]);
