@@ -35,6 +35,8 @@ function pText(p: number | null | undefined): string {
   return p < 0.001 ? "< 0.001" : p.toFixed(3);
 }
 
+const pEquals = (p: number) => p < 0.001 ? pText(p) : `= ${pText(p)}`;
+
 /** The table of all settings, with the teacher and the floor below them. */
 export function settingsTable(comparison: Comparison): Table {
   const { baseline, lateCheckpoints, settings, runs } = comparison;
@@ -175,16 +177,18 @@ export function verdict({ settings, baseline, runs, seeds }: Comparison): string
       ? "One seed says nothing of how far seeds are apart: there is no standard error and no test"
       : settings.length < 2
       ? "There is one setting alone"
+      : settings.some(({ againstBaseline }) => againstBaseline)
+      ? `The differences from ${baseline} are the same in every seed, so that they cannot be tested`
       : "No two settings have two seeds yet that could be compared";
     return `${begun}${why}.`;
   }
   const clear = tested.filter(({ pHolm }) => pHolm < LEVEL);
   const told = (sign: number) =>
     clear.filter(({ paired }) => sign * paired.difference > 0)
-      .map((test) => `${test.name} (${differenceText(test)}, p = ${pText(test.pHolm)})`).join(", ");
+      .map((test) => `${test.name} (${differenceText(test)}, p ${pEquals(test.pHolm)})`).join(", ");
   const better = told(-1), worse = told(1), rest = tested.length - clear.length;
   const same = clear.length > 0
-    ? `the other ${rest} tested do${rest === 1 ? "es" : ""} not differ significantly`
+    ? `the other ${rest === 1 ? "one tested does" : `${rest} tested do`} not differ significantly`
     : rest === 1
     ? `${tested[0]!.name} does not differ significantly from ${baseline}`
     : `none of the ${rest} settings tested differs significantly from ${baseline}`;
