@@ -17,10 +17,10 @@ const LIST = {
   seeds: 2,
   lateCheckpoints: 2,
   common: {
-    teacher: { images: 160 },
-    distill: { images: 128, warmupImages: 32 },
+    teacher: { batch: 8, images: 40 },
+    distill: { batch: 8, images: 32, warmupImages: 8 },
     evaluation: { samples: 80, pictures: 4, steps: 2 },
-    checkpointEvery: { distill: 32 },
+    checkpointEvery: { distill: 8 },
   },
   settings: {
     "kl": { distill: { h: "kl" } },
@@ -79,7 +79,7 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
         JSON.parse(line)
       );
       const checked = lines.flatMap(({ step, frechetDistance }) =>
-        frechetDistance ? [[32 * step, frechetDistance]] : []
+        frechetDistance ? [[8 * step, frechetDistance]] : []
       );
       assertEquals(curve.map(({ images, values }) => [images, values[seed]]), checked);
       assertEquals(late!.values[seed], estimate([checked[2]![1], checked[3]![1]]).mean);
@@ -140,7 +140,7 @@ Deno.test("compare --resume: a finished study is reported anew, with the diagnos
   const path = `${folder}/runs/kl/seed-1/diagnostics.jsonl`;
   const line = {
     step: 4,
-    images: 128,
+    images: 32,
     calibration: { ece: 0.25, logLoss: 0.5, bins: [{ predicted: 0.5, observed: 0.75, count: 12 }] },
     weights: { sigmaEdges: [0.1, 1], logWeightEdges: [-1, 0, 1], counts: [[3, 9]] },
   };
@@ -187,7 +187,7 @@ Deno.test("compare: a list that is not what it should be is named with its field
       /in the setting "kl", the field "distill\.h" should be one of/,
     ],
     [{ ...LIST, settings: { kl: { teacher: { batch: 4 } } } }, /in the setting "kl", "teacher" is changed; .*"common"/],
-    [{ ...LIST, settings: { kl: { distill: { images: 64 } } } }, /"distill\.images" is 64, but 128 for all; .*"own"/],
+    [{ ...LIST, settings: { kl: { distill: { images: 64 } } } }, /"distill\.images" is 64, but 32 for all; .*"own"/],
     [{ ...LIST, settings: { kl: { budget: "any" } } }, /"budget" should be "own"/],
     [{ ...LIST, settings: { kl: 3 } }, /"settings\.kl" should hold settings/],
     [{ ...LIST, settings: { kl: { distill: { ratioMin: 20 } } } }, /in the setting "kl", .*--ratio-min \(20\)/],

@@ -4,6 +4,7 @@ import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { BREGMAN } from "../distill/bregman.ts";
 import type { Comparison } from "../eval/comparison.ts";
+import { estimate } from "../eval/statistics.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { suggestion } from "../io/words.ts";
@@ -17,6 +18,7 @@ import {
   type OpenStudy,
   openStudy,
   type Part,
+  partsOf,
   pictureOf,
   publish,
   readComparison,
@@ -160,15 +162,35 @@ async function runAndReport(
   open: OpenStudy,
   data: ImageData8,
 ): Promise<Comparison> {
+  const all = partsOf(open.study).length, pace = new Pace();
   await runStudy(gpu, open, {
     data,
-    onPart: (part, before, all) => console.error(`\n[${before + 1}/${all}] ${partText(part)}`),
+    onPart: (part, left) => {
+      const time = pace.begin(part, left);
+      const toGo = time === undefined ? "" : `, about ${duration(time)} to go`;
+      console.error(`\n[${all - left.length + 1}/${all}] ${partText(part)}${toGo}`);
+    },
     onFailure: (part, reason) => console.error(`${partText(part)} did not come to its end: ${reason}`),
     onEnd: async () => void await report(open, data),
   });
   const comparison = await report(open, data);
   console.error(`\nreport: ${open.path}/${STUDY.report}`);
   return comparison;
+}
+
+/** How long parts take, teachers and runs apart. */
+class Pace {
+  readonly #times = { teacher: [] as number[], run: [] as number[] };
+  #begun: { readonly kind: Part["kind"]; readonly time: number } | undefined;
+
+  /** Notes that a part begins, and that the one before has ended; milliseconds that those `left` may take, where known. */
+  begin({ kind }: Part, left: readonly Part[]): number | undefined {
+    const time = performance.now();
+    if (this.#begun) this.#times[this.#begun.kind].push(time - this.#begun.time);
+    this.#begun = { kind, time };
+    if (left.some(({ kind }) => this.#times[kind].length === 0)) return undefined;
+    return left.reduce((sum, { kind }) => sum + estimate(this.#times[kind]).mean, 0);
+  }
 }
 
 function partText(part: Part): string {

@@ -278,14 +278,21 @@ function wantsLog(values: readonly number[], ratio: number): boolean {
   return least > 0 && Math.max(...values) / least > ratio;
 }
 
+/** The references that can be shown beside values without squeezing these into a corner. */
+function near(values: readonly number[], references: readonly Reference[]): Reference[] {
+  const low = Math.min(...values), high = Math.max(...values), room = 2 * (high - low);
+  return references.filter(({ value }) => value >= low - room && value <= high + room);
+}
+
 const NOTHING_YET = "No run has ended yet.";
 
 function dots(comparison: Comparison): string[] {
   const { settings, lateCheckpoints } = comparison;
   const ended = settings.flatMap(({ late }, style) => late ? [{ name: settings[style]!.name, style, late }] : []);
   if (ended.length === 0) return [paragraph(NOTHING_YET)];
-  const beside = references(comparison);
-  const log = wantsLog([...ended.flatMap(({ late }) => late.values), ...beside.map(({ value }) => value)], 20);
+  const values = ended.flatMap(({ late }) => late.values), log = wantsLog(values, 20);
+  const all = references(comparison), beside = log ? all : near(values, all);
+  const far = all.filter((reference) => !beside.includes(reference));
   const chart = dotChart({
     title: "Fréchet distance of every seed, with mean and standard error",
     width: 1030,
@@ -305,7 +312,10 @@ function dots(comparison: Comparison): string[] {
     figureOf(
       chart,
       "A ring for each seed; the upright line is their mean, the bar its standard error. Shaded: the teachers with their " +
-        "standard error, and the floor with its standard deviation.",
+        "standard error, and the floor with its standard deviation." +
+        (far.length > 0
+          ? ` Too far away to be shown: ${far.map(({ name, value }) => `${name} ${figure(value)}`).join(", ")}.`
+          : ""),
     ),
   ];
 }
@@ -324,7 +334,7 @@ function figures(comparison: Comparison): string[] {
       `Mean ± standard error over seeds; in parentheses the seed. The difference from ${comparison.baseline} and p are of a two-sided paired t-test ` +
         "over the seeds that both have, which share teacher and noise; p (Holm) is corrected for the number of settings. " +
         "Coverage: share of the real images that are some generated one's nearest. Nearest image: mean distance of a " +
-        "generated image to its nearest real one. Training: seconds of a distillation.",
+        "generated image to its nearest real one. Training: seconds of a distillation with the measurements at its checkpoints.",
       "note",
     ),
   ];
@@ -352,7 +362,7 @@ function seedSeries({ name, curve }: SettingFigures, style: number): Series[] {
 }
 
 function curves(comparison: Comparison): string[] {
-  const { settings, baseline } = comparison;
+  const { settings, baseline, lateCheckpoints } = comparison;
   const ended = settings.flatMap((setting, style) => setting.curve.length > 0 ? [{ setting, style }] : []);
   if (ended.length === 0) return [paragraph(NOTHING_YET)];
   const beside = references(comparison);
@@ -371,9 +381,12 @@ function curves(comparison: Comparison): string[] {
     legend: true,
   });
   const other = settings.find(({ name }) => name === baseline)!;
-  const lateValues = ended.flatMap(({ setting }) => setting.late!.values);
-  const top = 1.6 * Math.max(...lateValues), least = Math.min(...all);
-  const zoomed = { label: "FD", domain: [Math.max(0, least - 0.1 * (top - least)), top] as const };
+  const late = ended.flatMap(({ setting }) => setting.curve.slice(-lateCheckpoints).flatMap(({ values }) => values));
+  const close = near(late, beside),
+    low = Math.min(...late, ...close.map(({ value }) => value)),
+    high = Math.max(...late);
+  const room = Math.max(high - low, 0.02 * high);
+  const zoomed = { label: "FD", domain: [Math.max(0, low - 0.1 * room), high + 0.6 * room] as const };
   const each = ended.map(({ setting, style }) =>
     lineChart({
       title: setting.name,
@@ -387,7 +400,7 @@ function curves(comparison: Comparison): string[] {
         ...(setting.curve[0]!.count > 1 ? seedSeries(setting, style) : []),
         meanSeries(setting, style),
       ],
-      references: beside,
+      references: close,
     })
   );
   return [

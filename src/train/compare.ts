@@ -146,8 +146,8 @@ interface Teacher {
 export interface StudyInputs {
   /** The real images. */
   readonly data: ImageData8;
-  /** Called before a part is begun, with the number of those that went before it and of all. */
-  readonly onPart: (part: Part, before: number, all: number) => void;
+  /** Called before a part is begun, with those that have not ended: itself first. */
+  readonly onPart: (part: Part, left: readonly Part[]) => void;
   /** Called when a run could not come to its end; the study goes on. */
   readonly onFailure: (part: Part, reason: string) => void;
   /** Called after every part that ended. */
@@ -169,11 +169,10 @@ export async function expectStudyFits(gpu: Gpu, study: Study, data: ImageData8):
  * failed and not tried again; anything else that goes wrong ends the study, which can be resumed.
  */
 export async function runStudy(gpu: Gpu, open: OpenStudy, inputs: StudyInputs): Promise<void> {
-  const all = partsOf(open.study);
+  const missing = await missingParts(open);
   let teacher: { seed: number; made: Teacher } | undefined;
-  for (const [before, part] of all.entries()) {
-    if (await hasEnded(open, part)) continue;
-    inputs.onPart(part, before, all.length);
+  for (const [i, part] of missing.entries()) {
+    inputs.onPart(part, missing.slice(i));
     if (part.kind === "teacher") await makeTeacher(gpu, open, part, inputs.data);
     else {
       if (teacher?.seed !== part.seed) teacher = { seed: part.seed, made: await readTeacher(open, part.seed) };
