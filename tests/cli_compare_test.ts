@@ -92,6 +92,9 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
       await sameFiles(run, `${folder}/teachers/seed-${seed}`, ["teacher.safetensors"]);
     }
   }
+  const deviceMB = async (seed: number) =>
+    /"deviceMB":([\d.]+)}\n$/.exec(await Deno.readTextFile(`${folder}/runs/kl/seed-${seed}/metrics.jsonl`))![1];
+  assertEquals(await deviceMB(1), await deviceMB(0), "a lost run leaves nothing on the device");
   const [kl, sba, wild] = settings;
   const { paired } = sba!.againstBaseline!;
   assertAlmostEquals(paired.difference, sba!.late!.mean - kl!.late!.mean, 1e-9);

@@ -85,6 +85,9 @@ Deno.test("figures: tests are paired over the seeds that both have, p corrected 
   assertEquals(a!.againstBaseline!.welch, welchTest([12, 5], [15, 22, 16])!);
   assertEquals([a!.againstBaseline!.pHolm, c!.againstBaseline!.pHolm], holm([expected.p!, other.p!]));
   assertEquals(runs, { planned: 9, ended: 8, failed: 1 });
+  // Where the baseline has lost a seed, the others' is left out as well.
+  const turned = compare({ ...HEAD, baseline: "lsif" }, [], [lsif, KL]).settings[1]!.againstBaseline!.paired;
+  assertEquals(turned, pairedTest([22, 16], [12, 5])!);
 });
 
 Deno.test("figures: teachers by steps over seeds", () => {
@@ -106,14 +109,14 @@ Deno.test("diagnostics: bins pooled by their counts, histograms summed, others l
   const other: Diagnostics = {
     calibration: {
       ...{ ece: 0.3, logLoss: 0.7 },
-      bins: [{ predicted: 0.5, observed: 1, count: 30 }, { predicted: 0.75, observed: 0.5, count: 2 }],
+      bins: [{ predicted: 0.75, observed: 0.5, count: 2 }, { predicted: 0.28125, observed: 1, count: 30 }],
     },
     weights: { ...DIAGNOSTICS.weights!, counts: [[4, 0], [5, 6]] },
   };
   const pooled = pooledCalibration([DIAGNOSTICS.calibration!, other.calibration!])!;
   assertAlmostEquals(pooled.ece, 0.2, 1e-15);
   assertEquals(pooled.bins, [
-    { predicted: 0.4375, observed: 0.875, count: 40 },
+    { predicted: 0.2734375, observed: 0.875, count: 40 },
     { predicted: 0.75, observed: 0.5, count: 2 },
   ]);
   assertEquals(summedWeights([DIAGNOSTICS.weights!, other.weights!])!.counts, [[5, 2], [5, 6]]);

@@ -72,18 +72,22 @@ export function checkDiagnostics(value: unknown, fail: Fail): Diagnostics {
   };
 }
 
-/** One calibration of several: bins by their counts, the errors' means. Undefined of none, or where the bins differ. */
+/** Bins of several calibrations are pooled where their predictions are in the same of so many ranges. */
+const RANGES = 10;
+
+/** One calibration of several: bins by their counts, the errors' means. Undefined of none. */
 export function pooledCalibration(all: readonly Calibration[]): Calibration | undefined {
-  const [first] = all;
-  if (!first || all.some(({ bins }) => bins.length !== first.bins.length)) return undefined;
+  if (all.length === 0) return undefined;
   const mean = (value: (one: Calibration) => number) => all.reduce((sum, one) => sum + value(one), 0) / all.length;
-  const bins = first.bins.map((_, i) => {
-    const parts = all.map(({ bins }) => bins[i]!).filter(({ count }) => count > 0);
-    const count = parts.reduce((sum, part) => sum + part.count, 0);
-    const weighted = (name: "predicted" | "observed") =>
-      count === 0 ? 0 : parts.reduce((sum, part) => sum + part.count * part[name], 0) / count;
-    return { predicted: weighted("predicted"), observed: weighted("observed"), count };
-  });
+  const filled = all.flatMap(({ bins }) => bins).filter(({ count }) => count > 0);
+  const rangeOf = ({ predicted }: CalibrationBin) => Math.min(RANGES - 1, Math.floor(predicted * RANGES));
+  const bins = Array.from({ length: RANGES }, (_, range) => filled.filter((bin) => rangeOf(bin) === range))
+    .filter((parts) => parts.length > 0).map((parts) => {
+      const count = parts.reduce((sum, part) => sum + part.count, 0);
+      const weighted = (name: "predicted" | "observed") =>
+        parts.reduce((sum, part) => sum + part.count * part[name], 0) / count;
+      return { predicted: weighted("predicted"), observed: weighted("observed"), count };
+    });
   return { ece: mean(({ ece }) => ece), logLoss: mean(({ logLoss }) => logLoss), bins };
 }
 

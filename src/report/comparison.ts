@@ -234,9 +234,9 @@ function figureOf(chart: string, caption?: string): string {
 
 function lead({ data, common, lateCheckpoints, seeds, adapters, features, samples, floor }: Comparison): string {
   const { distill } = common as { distill: Record<string, number> };
-  const budget =
-    `${distill.images!.toLocaleString("en")} images of the generator in batches of ${distill.batch}, with ` +
-    `${distill.criticUpdates} critic update${distill.criticUpdates === 1 ? "" : "s"} each`;
+  const budget = `${
+    distill.images!.toLocaleString("en")
+  } images of the generator's updates in batches of ${distill.batch}`;
   return element(
     "div",
     {},
@@ -505,7 +505,7 @@ function weights({ settings }: Comparison): string[] {
       title: name,
       size: [340, 280],
       x: { label: "noise level σ, in data units", edges: sigmaEdges },
-      y: { label: "weight c(r)", edges: logWeightEdges.map((edge) => 10 ** edge) },
+      y: { label: "weight c(r) over its mean", edges: logWeightEdges.map((edge) => 10 ** edge) },
       shades: shares.map((column) => column.map((share) => share / most)),
       marks: shares.map((column, i) =>
         totals[i] === 0 ? null : column.reduce((sum, share, j) => sum + share * (j + 0.5), 0)

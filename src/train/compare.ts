@@ -15,14 +15,22 @@ import { checkDiagnostics, type Diagnostics } from "../eval/diagnostics.ts";
 import { FileError, NonFiniteError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
-import { Workspace } from "../graph/mod.ts";
 import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 import { decodeModel, type Model } from "../io/model.ts";
 import { sha256 } from "../io/sha256.ts";
 import { failFor, type FileSource, parseObject, type RunConfig } from "./config.ts";
 import { openEvaluator } from "./features.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "./folder.ts";
-import { expectFits, measure, type ModelSummary, readSummary, runAll, samplerOf, type Summary } from "./run.ts";
+import {
+  expectFits,
+  measure,
+  type ModelSummary,
+  readSummary,
+  runAll,
+  samplerOf,
+  type Summary,
+  withWorkspace,
+} from "./run.ts";
 import { encodeStudy, parseStudy, settingConfig, type Study, teacherConfig } from "./study.ts";
 
 /** Names in a study's folder. */
@@ -42,6 +50,9 @@ const HEUN_FILE = "heun.json";
 
 /** In a run's folder: why it could not come to its end. */
 const FAILURE_FILE = "failure.json";
+
+/** In a run's folder: what was logged while it trained. */
+const METRICS_FILE = "metrics.jsonl";
 
 /** In a run's folder: what its checkpoints tell of the density ratio. */
 const DIAGNOSTICS_FILE = "diagnostics.jsonl";
@@ -214,17 +225,18 @@ async function makeTeacher(gpu: Gpu, open: OpenStudy, part: Part, data: ImageDat
     : await runAll(gpu, { folder, config, data, profile: false });
   const { model } = await readTeacherModel(folder);
   const { samples, steps: usual } = config.evaluation;
-  const workspace = new Workspace(gpu);
-  const evaluator = await openEvaluator(workspace, data);
-  const bySteps = [];
-  for (const steps of [...new Set([...TEACHER_STEPS, usual])].sort((a, b) => a - b)) {
-    const { floor: _, ...measures } = steps === usual
-      ? summary.teacher
-      : await measure(evaluator, await samplerOf(workspace, model, { solver: "heun", steps }), samples);
-    console.error(`teacher: ${steps} Heun steps, Fréchet distance ${measures.frechetDistance.toFixed(2)}`);
-    bySteps.push({ steps, ...measures });
-  }
-  workspace.destroy();
+  const bySteps = await withWorkspace(gpu, async (workspace) => {
+    const evaluator = await openEvaluator(workspace, data);
+    const measured = [];
+    for (const steps of [...new Set([...TEACHER_STEPS, usual])].sort((a, b) => a - b)) {
+      const measures = steps === usual
+        ? summary.teacher
+        : await measure(evaluator, await samplerOf(workspace, model, { solver: "heun", steps }), samples);
+      console.error(`teacher: ${steps} Heun steps, Fréchet distance ${measures.frechetDistance.toFixed(2)}`);
+      measured.push({ steps, ...withoutFloor(measures) });
+    }
+    return measured;
+  });
   await folder.writeText(HEUN_FILE, JSON.stringify(bySteps, null, 2) + "\n");
 }
 
@@ -334,8 +346,10 @@ async function readReason(folder: RunFolder): Promise<string> {
 }
 
 async function readRun(folder: RunFolder, seed: number, batch: number, summary: Summary): Promise<RunRecord> {
-  const checked = (await folder.metrics()).flatMap(({ stage, step, frechetDistance }) =>
-    stage === "distill" && typeof frechetDistance === "number" ? [{ images: step * batch, frechetDistance }] : []
+  const checked = (await linesOf(folder, METRICS_FILE)).flatMap(({ stage, step, frechetDistance }) =>
+    stage === "distill" && frechetDistance !== undefined
+      ? [{ images: Number(step) * batch, frechetDistance: Number(frechetDistance) }]
+      : []
   );
   const generator = summary.generator && withoutFloor(summary.generator);
   if (!generator || checked.length === 0) {
@@ -356,10 +370,14 @@ function withoutFloor({ floor: _, ...measures }: ModelSummary): Measured {
 /** The last line of a run's diagnostics, where it has some. */
 async function readDiagnostics(folder: RunFolder): Promise<Diagnostics | undefined> {
   if (!await folder.has(DIAGNOSTICS_FILE)) return undefined;
-  const file = folder.file(DIAGNOSTICS_FILE);
-  const line = new TextDecoder().decode(await folder.read(DIAGNOSTICS_FILE)).trimEnd().split("\n").at(-1)!;
-  const where = `${file}, last line`;
-  return checkDiagnostics(parseObject(line, where), failFor(where));
+  const last = (await linesOf(folder, DIAGNOSTICS_FILE)).at(-1);
+  return last && checkDiagnostics(last, failFor(`${folder.file(DIAGNOSTICS_FILE)}, last line`));
+}
+
+/** The lines of a log of a run that has ended. */
+async function linesOf(folder: RunFolder, name: string): Promise<Record<string, unknown>[]> {
+  const lines = new TextDecoder().decode(await folder.read(name)).split("\n");
+  return lines.flatMap((line, i) => line === "" ? [] : [parseObject(line, `${folder.file(name)}, line ${i + 1}`)]);
 }
 
 /** The picture of a setting's run with the seed 0, a PNG; undefined where it has not ended. */

@@ -2,11 +2,12 @@
 
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { type Run, Workspace } from "../graph/mod.ts";
+import type { Run, Workspace } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { parameterCount } from "../nn/layers.ts";
 import type { Network } from "../nn/network.ts";
 import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { withWorkspace } from "./run.ts";
 import { distillRuns, prepareDistillation, prepareTeacher, teacherRuns } from "./stages.ts";
 import { settingConfig, type Study, teacherConfig } from "./study.ts";
 
@@ -109,15 +110,6 @@ async function planStage(
  */
 export function imagesToTime(batch: number, share: number, microbatch = batch): number {
   return share >= 1 ? batch : Math.max(1, Math.min(microbatch, Math.floor(batch * share)));
-}
-
-async function withWorkspace<T>(gpu: Gpu, action: (workspace: Workspace) => Promise<T>): Promise<T> {
-  const workspace = new Workspace(gpu);
-  try {
-    return await action(workspace);
-  } finally {
-    workspace.destroy();
-  }
 }
 
 /** Steps are timed for about so long. */

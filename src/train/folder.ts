@@ -144,11 +144,6 @@ export class RunFolder {
     return seconds;
   }
 
-  /** The lines of `metrics.jsonl`, their values beside the rest. */
-  async metrics(): Promise<(Omit<MetricsLine, "values"> & Readonly<Record<string, unknown>>)[]> {
-    return (await this.logLines()).map(({ entry }) => entry as Omit<MetricsLine, "values"> & Record<string, unknown>);
-  }
-
   /** The whole lines of `metrics.jsonl`; one that was cut off is left out. */
   private async logLines(): Promise<{ text: string; entry: Omit<MetricsLine, "values"> }[]> {
     if (!await this.has("metrics.jsonl")) return [];

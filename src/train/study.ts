@@ -69,8 +69,8 @@ const SAMPLES = 5000;
 /** Checkpoints of a distillation where nothing else is asked for: the curve has as many points. */
 const CHECKPOINTS = 16;
 
-/** What a budget is counted in. */
-const BUDGET = ["batch", "images", "criticUpdates"] as const;
+/** What a budget is counted in: settings of the distillation. */
+const BUDGET = ["batch", "images", "criticUpdates"];
 
 /**
  * Reads a user's list of settings.
@@ -166,6 +166,11 @@ function checkStudy(study: Study, fail: Fail): void {
   }
 }
 
+/** The setting of a name such as `a.b`. */
+function valueAt(settings: object, name: string): unknown {
+  return name.split(".").reduce<unknown>((value, part) => (value as Record<string, unknown>)[part], settings);
+}
+
 /** Names are those of folders too, also where these do not tell large letters from small ones. */
 function checkName(name: string, others: readonly string[], fail: Fail): void {
   if (!/^[A-Za-z0-9][A-Za-z0-9._()+=-]{0,59}$/.test(name) || name.endsWith(".")) {
@@ -192,13 +197,13 @@ function checkSetting(study: Study, name: string, fail: Fail): void {
   if (other !== undefined) {
     inSetting(`"${other}" is changed; settings share their teachers and measurements, so that belongs into "common"`);
   }
-  const differs = BUDGET.find((key) => distill[key] !== common.distill[key]);
+  const differs = BUDGET.find((key) => valueAt(distill, key) !== valueAt(common.distill, key));
   if (differs !== undefined && budget !== "own") {
     inSetting(
-      `"distill.${differs}" is ${distill[differs]}, but ${
-        common.distill[differs]
-      } for all; budgets are equal unless a ` +
-        'setting says "budget": "own"',
+      `"distill.${differs}" is ${valueAt(distill, differs)}, but ${
+        valueAt(common.distill, differs)
+      } for all; budgets ` +
+        'are equal unless a setting says "budget": "own"',
     );
   }
   checkTogether(settingConfig(study, name, 0), true, inSetting);
