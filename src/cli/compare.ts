@@ -2,7 +2,6 @@
 
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
-import { BREGMAN } from "../distill/bregman.ts";
 import type { Comparison } from "../eval/comparison.ts";
 import { estimate } from "../eval/statistics.ts";
 import { UsageError } from "../gpu/errors.ts";
@@ -250,7 +249,7 @@ function functionOf(word: string): [string, { h: BregmanKind; lambda?: number }]
     );
   }
   const h = name as BregmanKind;
-  if (!BREGMAN[h].usesLambda) {
+  if (h !== "sba" && h !== "basu") {
     if (parameter !== undefined) throw new UsageError(`--h: ${h} has no parameter, but was given (${parameter}).`);
     return [h, { h }];
   }
