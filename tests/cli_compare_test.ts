@@ -140,7 +140,8 @@ Deno.test("compare --resume: a finished study is reported anew, with the diagnos
   const again = await dibregman(["compare", "--resume", folder]);
   assertEquals([again.code, again.errors, again.out], [0, [`${folder} is finished.`], out]);
   assertEquals(await Deno.readTextFile(`${folder}/compare.json`), before);
-  const path = `${folder}/runs/kl/seed-1/diagnostics.jsonl`;
+  const paths = [0, 1].map((seed) => `${folder}/runs/kl/seed-${seed}/diagnostics.jsonl`);
+  const kept = await Promise.all(paths.map((path) => Deno.readTextFile(path).catch(() => undefined)));
   const line = {
     step: 4,
     images: 32,
@@ -148,19 +149,24 @@ Deno.test("compare --resume: a finished study is reported anew, with the diagnos
     weights: { sigmaEdges: [0.1, 1], logWeightEdges: [-1, 0, 1], counts: [[3, 9]] },
   };
   try {
-    await Deno.writeTextFile(path, `{"step":2}\n${JSON.stringify(line)}\n`);
+    for (const path of paths) await Deno.writeTextFile(path, `{"step":2}\n${JSON.stringify(line)}\n`);
     assertEquals((await dibregman(["compare", "--resume", folder])).code, 0);
     const [kl] = (await figuresOf(folder)).settings;
-    assertEquals([kl!.calibration, kl!.weights], [line.calibration, line.weights]);
+    const bins = [{ predicted: 0.5, observed: 0.75, count: 24 }];
+    assertEquals(kl!.calibration, { ...line.calibration, bins });
+    assertEquals(kl!.weights, { ...line.weights, counts: [[6, 18]] });
     const page = parseXml(await Deno.readTextFile(`${folder}/report.html`));
-    assertEquals(elementsOf(page, "rect", "cell").length, 2);
-    await Deno.writeTextFile(path, JSON.stringify({ ...line, calibration: { ...line.calibration, ece: 2 } }));
+    const own = elementsOf(page, "svg").filter(({ attributes }) => attributes["aria-label"] === "kl");
+    assertEquals(own.flatMap((chart) => elementsOf(chart, "rect", "cell")).length, 2);
+    await Deno.writeTextFile(paths[1]!, JSON.stringify({ ...line, calibration: { ...line.calibration, ece: 2 } }));
     assertMatch(
       (await dibregman(["compare", "--resume", folder])).errors.at(-1)!,
       /diagnostics\.jsonl.*"calibration\.ece"/,
     );
   } finally {
-    await Deno.remove(path);
+    for (const [i, text] of kept.entries()) {
+      await (text === undefined ? Deno.remove(paths[i]!) : Deno.writeTextFile(paths[i]!, text));
+    }
     await Deno.writeTextFile(`${folder}/compare.json`, before);
   }
 });
