@@ -164,7 +164,7 @@ Deno.test("dot chart: a ring a seed, mean and standard error, references", () =>
 Deno.test("heat map: cells and marks in their columns and rows, nothing where nothing is", () => {
   const svg = parseXml(heatMap({
     title: "weights",
-    size: [272, 270],
+    size: [280, 270],
     x: { label: "σ", edges: [0.01, 0.1, 1] },
     y: { label: "c", edges: [0.1, 1, 10, 100] },
     shades: [[0, 1, 0.5], [0.25, 0, 0]],
@@ -174,9 +174,9 @@ Deno.test("heat map: cells and marks in their columns and rows, nothing where no
     ...[x, y, width, height].map(Number),
     Number(rest["fill-opacity"]),
   ]);
-  // Columns of 100 from 58, rows of 200/3 up from 226.
+  // Columns of 100 from 66, rows of 200/3 up from 226.
   const row = 200 / 3;
-  const expected = [[58, 226 - 2 * row, 1], [58, 226 - 3 * row, 0.5], [158, 226 - row, 0.25]];
+  const expected = [[66, 226 - 2 * row, 1], [66, 226 - 3 * row, 0.5], [166, 226 - row, 0.25]];
   assertEquals(places.length, 3);
   places.forEach(([x, y, width, height, shade], i) => {
     [[x, expected[i]![0]], [y, expected[i]![1]], [width, 100], [height, row], [shade, expected[i]![2]]].forEach((

@@ -347,7 +347,7 @@ export interface HeatMap {
 
 /** Draws a heat map: columns and rows of one width, whatever their edges. */
 export function heatMap({ title, size: [width, height], x, y, shades, marks }: HeatMap): string {
-  const frame = { left: 58, right: width - 14, top: 26, bottom: height - 44 };
+  const frame = { left: 66, right: width - 14, top: 26, bottom: height - 44 };
   const { left, right, top, bottom } = frame;
   const columns = x.edges.length - 1, rows = y.edges.length - 1;
   const cellWidth = (right - left) / columns, cellHeight = (bottom - top) / rows;
