@@ -57,7 +57,7 @@ Deno.test("wrong arguments: one line, exit code 2, no adapter sought, nothing in
     [[], "error: A command is missing"],
     [
       ["tset"],
-      `error: There is no command "tset"; it is one of train, sample, eval, import, denoise, test, bench, tune. Did you mean "test"?`,
+      `error: There is no command "tset"; it is one of train, sample, eval, compare, import, denoise, test, bench, tune. Did you mean "test"?`,
     ],
     [["../cli/test"], "error: There is no command"],
     [["test", "--no-instal"], `error: Command test has no option "--no-instal". Did you mean "--no-install"?`],

@@ -10,6 +10,7 @@ const COMMANDS: Readonly<Record<string, string>> = {
   train: "Train a teacher, distil it into a one-step generator, and measure both.",
   sample: "Draw images from a trained model.",
   eval: "Measure a trained model.",
+  compare: "Run settings over several seeds and report how they differ.",
   import: "Convert a network of another program to a model file.",
   denoise: "Evaluate a network on arrays of noisy images.",
   test: "Run the tests.",

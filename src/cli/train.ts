@@ -25,9 +25,9 @@ import {
   teacherDenoiser,
   withSettings,
 } from "../train/config.ts";
-import { type Fail, settingAt } from "../io/settings.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
 import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
+import { changeOf, expectResumable, refuse } from "./changes.ts";
 import { fileSource, readImages, readModel, readText, rereadImages, rereadModel } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -185,14 +185,7 @@ export async function run(args: string[]): Promise<void> {
 /** What can be said of the arguments before any file or adapter is touched. */
 function checkValues(values: TrainValues): void {
   if (values.resume !== undefined) {
-    const free = ["resume", "noInstall", "profile"];
-    const other = Object.entries(values).find(([name, value]) =>
-      value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0) && !free.includes(name)
-    );
-    if (other) {
-      const name = other[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-      throw new UsageError(`--${name} cannot go with --resume: a run keeps the settings in its config.json.`);
-    }
+    expectResumable(values, ["resume", "noInstall", "profile"], "a run keeps the settings in its config.json");
   }
   for (const stage of ["teacher", "distill"] as const) {
     if (values[`${stage}Images`] !== undefined && values[`${stage}Steps`] !== undefined) {
@@ -299,17 +292,9 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
  * count updates, of the batch that comes out.
  */
 function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, teacherGiven: boolean): RunConfig {
-  const refuse: Fail = (message) => {
-    throw new UsageError(`Of the settings given, ${message}${message.endsWith("?") ? "" : "."}`);
-  };
   let config = withSettings(presetConfig(preset), { ...fromFile, preset }, failFor(values.config ?? ""));
   config = withSettings(config, changesOf(values), refuse);
-  for (const setting of values.set) {
-    const [, name, text] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
-    if (name === "preset") throw new UsageError("The preset is chosen by --preset, or by a --config file.");
-    if (name === undefined) throw new UsageError(`--set ${setting} should be a setting's name, "=" and its value.`);
-    config = withSettings(config, settingAt(name, text!), refuse);
-  }
+  for (const setting of values.set) config = withSettings(config, changeOf(setting), refuse);
   config = withSettings(config, updatesAsImages(values, config), refuse);
   if (values.generatorSteps !== undefined) {
     if (config.distill.laterSigmas.length > 0) {

@@ -708,7 +708,8 @@ export function failFor(fileName: string): Fail {
   };
 }
 
-function parseObject(text: string, fileName: string): Record<string, unknown> {
+/** Reads a JSON object; a {@linkcode FileError} names the file that holds none. */
+export function parseObject(text: string, fileName: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = JSON.parse(text);

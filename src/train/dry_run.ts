@@ -2,12 +2,14 @@
 
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { type Run, Workspace } from "../graph/mod.ts";
+import type { Run, Workspace } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { parameterCount } from "../nn/layers.ts";
 import type { Network } from "../nn/network.ts";
 import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { withWorkspace } from "./run.ts";
 import { distillRuns, prepareDistillation, prepareTeacher, teacherRuns } from "./stages.ts";
+import { settingConfig, type Study, teacherConfig } from "./study.ts";
 
 /** A training stage before it is run. */
 export interface StagePlan {
@@ -111,15 +113,6 @@ export function imagesToTime(batch: number, share: number, microbatch = batch): 
   return share >= 1 ? batch : Math.max(1, Math.min(microbatch, Math.floor(batch * share)));
 }
 
-async function withWorkspace<T>(gpu: Gpu, action: (workspace: Workspace) => Promise<T>): Promise<T> {
-  const workspace = new Workspace(gpu);
-  try {
-    return await action(workspace);
-  } finally {
-    workspace.destroy();
-  }
-}
-
 /** Steps are timed for about so long. */
 const TIMED_SECONDS = 2;
 
@@ -135,4 +128,27 @@ async function secondsOf(workspace: Workspace, runs: (step: number) => Run[]): P
     await gpu.idle();
   } while (performance.now() - started < 1000 * TIMED_SECONDS && steps < 10);
   return (performance.now() - started) / 1000 / steps;
+}
+
+/** Seconds that trainings of a study are expected to take. */
+export interface StudyPlan {
+  /** One teacher's. */
+  readonly teacher: number;
+  /** One distillation's of each setting, by name. */
+  readonly settings: Readonly<Record<string, number>>;
+}
+
+/** Compiles the stages of a teacher and of a run of each setting, and times a step of each. */
+export async function planStudy(gpu: Gpu, study: Study, data: ImageData8): Promise<StudyPlan> {
+  const seconds = (plans: readonly StagePlan[]) =>
+    plans.reduce((sum, { steps, secondsPerStep }) => sum + steps * secondsPerStep, 0);
+  const { common, settings } = study;
+  const denoiser = { ...teacherDenoiser(common, data), ...unitsOf(common, data) };
+  const info: ModelInfo = { kind: "teacher", ...denoiser, provenance: {} };
+  const teacher = seconds(await planRun(gpu, teacherConfig(study, 0), data));
+  const each: Record<string, number> = {};
+  for (const name of Object.keys(settings)) {
+    each[name] = seconds(await planRun(gpu, settingConfig(study, name, 0), data, info));
+  }
+  return { teacher, settings: each };
 }

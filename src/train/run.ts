@@ -92,13 +92,15 @@ export interface RunInputs {
   readonly data: ImageData8;
   /** A trained teacher, to be used where the folder holds none. */
   readonly givenTeacher?: Model | undefined;
+  /** What is measured of it, where that is known already. */
+  readonly teacherMeasures?: ModelSummary;
   /** Print a table of a training step's kernels with their times, and write the folder's trace. */
   readonly profile: boolean;
 }
 
 /** Runs what is missing in the folder and returns the summary. */
 export function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
-  return withAdvice(inputs.config, () => runStages(gpu, inputs));
+  return withAdvice(inputs.config, () => withWorkspace(gpu, (evaluated) => runStages(gpu, inputs, evaluated)));
 }
 
 /**
@@ -109,19 +111,13 @@ export function runAll(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
  * @throws {AdapterError} where the run's precision is not to be had on it.
  */
 export function expectFits(gpu: Gpu, config: RunConfig, data: ImageData8, teacher?: ModelInfo): Promise<void> {
-  const stage = async (prepare: (workspace: Workspace) => Promise<unknown>) => {
-    const workspace = new Workspace(gpu);
-    try {
-      await prepare(workspace);
-    } finally {
-      workspace.destroy();
-    }
-  };
   if (config.precision === "f16") gpu.expectF16("A run with --precision f16");
   return withAdvice(config, async () => {
-    if (!teacher) await stage((workspace) => prepareTeacher(workspace, config, data));
+    if (!teacher) await withWorkspace(gpu, (workspace) => prepareTeacher(workspace, config, data));
     const info = teacher ?? { ...teacherDenoiser(config, data), ...unitsOf(config, data) };
-    if (!config.teacherOnly) await stage((workspace) => prepareDistillation(workspace, config, data, info));
+    if (!config.teacherOnly) {
+      await withWorkspace(gpu, (workspace) => prepareDistillation(workspace, config, data, info));
+    }
   });
 }
 
@@ -160,19 +156,26 @@ function advice({ microbatch, checkpointBlocks }: RunConfig): string {
   return ` Less memory is needed with ${ways.slice(0, -1).join(", ")} or ${ways.at(-1)}.`;
 }
 
-async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
+/** A workspace for an action, whose buffers are freed however that ends. */
+export async function withWorkspace<T>(gpu: Gpu, action: (workspace: Workspace) => Promise<T>): Promise<T> {
+  const workspace = new Workspace(gpu);
+  try {
+    return await action(workspace);
+  } finally {
+    workspace.destroy();
+  }
+}
+
+async function runStages(gpu: Gpu, inputs: RunInputs, evaluated: Workspace): Promise<Summary> {
   const { folder, config, data, givenTeacher } = inputs;
   const runId = await identity(config);
-  const evaluated = new Workspace(gpu);
   const evaluator = await openEvaluator(evaluated, data);
 
   if (givenTeacher && !await folder.has(RESULTS.teacher)) {
     await folder.write(RESULTS.teacher, await encodeModel(givenTeacher));
   }
   if (!await folder.has(RESULTS.teacher)) {
-    const workspace = new Workspace(gpu);
-    await trainTeacher(workspace, runId, inputs);
-    workspace.destroy();
+    await withWorkspace(gpu, (workspace) => trainTeacher(workspace, runId, inputs));
   }
   const { samples, checkSamples, pictures, steps } = config.evaluation;
   const teacher = await load(folder, "teacher", data);
@@ -180,7 +183,6 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
   const teacherImages = await teacherSampler.sample(EVALUATION_SEED, 0, pictures);
 
   if (!config.teacherOnly && !await folder.has(RESULTS.generator)) {
-    const workspace = new Workspace(gpu);
     const look = async (sampler: Sampler, step: number) => {
       const images = await sampler.sample(EVALUATION_SEED, 0, Math.max(checkSamples, pictures));
       await writeGrid(folder, `samples/distill-${padded(step)}.png`, data, [
@@ -189,13 +191,12 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
       ]);
       return { frechetDistance: await evaluator.frechetDistance(firstOf(images, data, checkSamples)) };
     };
-    await distil(workspace, runId, inputs, teacher, look);
-    workspace.destroy();
+    await withWorkspace(gpu, (workspace) => distil(workspace, runId, inputs, teacher, look));
   }
 
   const started = performance.now();
   const measured: { teacher: ModelSummary; generator?: ModelSummary } = {
-    teacher: await measure(evaluator, teacherSampler, samples),
+    teacher: inputs.teacherMeasures ?? await measure(evaluator, teacherSampler, samples),
   };
   if (config.teacherOnly) {
     await writeGrid(folder, "samples/teacher.png", data, [teacherImages]);
@@ -206,7 +207,6 @@ async function runStages(gpu: Gpu, inputs: RunInputs): Promise<Summary> {
     await writeGrid(folder, "samples/teacher-and-one-step.png", data, [teacherImages, generated]);
   }
   const seconds = { ...await folder.stageSeconds(), evaluate: (performance.now() - started) / 1000 };
-  evaluated.destroy();
 
   const summary: Summary = {
     adapter: gpu.adapter.name,

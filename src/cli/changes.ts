@@ -1,0 +1,33 @@
+/** Settings as options: what commands that begin runs have in common. */
+
+import { UsageError } from "../gpu/errors.ts";
+import { type Fail, settingAt } from "../io/settings.ts";
+
+/** Calls it a mistake in the options. */
+export const refuse: Fail = (message) => {
+  throw new UsageError(`Of the settings given, ${message}${message.endsWith("?") ? "" : "."}`);
+};
+
+/** `NAME=VALUE` of `--set` as nested settings. */
+export function changeOf(setting: string): Record<string, unknown> {
+  const [, name, text] = /^([^=]+)=(.*)$/s.exec(setting) ?? [];
+  if (name === "preset") throw new UsageError("The preset is chosen by --preset, or by a --config file.");
+  if (name === undefined) throw new UsageError(`--set ${setting} should be a setting's name, "=" and its value.`);
+  return settingAt(name, text!);
+}
+
+/**
+ * Throws where an option was given that cannot go with `--resume`, which keeps the settings of a file.
+ *
+ * @param free names of the options that can, as values are called.
+ * @param what keeps its settings, and where: "a run keeps the settings in its config.json".
+ */
+export function expectResumable(values: object, free: readonly string[], what: string): void {
+  const other = Object.entries(values).find(([name, value]) =>
+    value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0) && !free.includes(name)
+  );
+  if (other) {
+    const name = other[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    throw new UsageError(`--${name} cannot go with --resume: ${what}.`);
+  }
+}

@@ -1,0 +1,272 @@
+/** `compare`: settings over several seeds on equal budgets, one table, and a report. */
+
+import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
+import type { ImageData8 } from "../data/image_data.ts";
+import type { Comparison } from "../eval/comparison.ts";
+import { estimate } from "../eval/statistics.ts";
+import { UsageError } from "../gpu/errors.ts";
+import { expectWritable, writeFileAtomic } from "../io/disk.ts";
+import { suggestion } from "../io/words.ts";
+import { comparisonMarkdown, comparisonPage, comparisonText } from "../report/comparison.ts";
+import { defaultPreset, failFor, isDigits, type PresetName, PRESETS } from "../train/config.ts";
+import {
+  createStudy,
+  expectFreeStudy,
+  expectStudyFits,
+  missingParts,
+  type OpenStudy,
+  openStudy,
+  type Part,
+  partsOf,
+  pictureOf,
+  publish,
+  readComparison,
+  runStudy,
+  STUDY,
+} from "../train/compare.ts";
+import { planStudy, type StudyPlan } from "../train/dry_run.ts";
+import { TUNING_FILE } from "../train/folder.ts";
+import { duration } from "../train/progress.ts";
+import { makeStudy, parseStudyList, type Setting, type Study, type StudyList } from "../train/study.ts";
+import { changeOf, expectResumable, refuse } from "./changes.ts";
+import { readImages, readText, rereadImages } from "./files.ts";
+import { type Command, parseOptions, type Values } from "./options.ts";
+import { NO_INSTALL, openGpu } from "./setup.ts";
+import { TUNING } from "./tuning.ts";
+
+const COMMAND = {
+  name: "compare",
+  summary:
+    "Distil the same teachers with several settings over several seeds, on equal budgets, and report how they differ.",
+  options: [
+    {
+      name: "h",
+      kind: "string",
+      placeholder: "LIST",
+      help: "convex functions to compare, as in kl,lsif,sba(-0.5) (default: every one)",
+    },
+    {
+      name: "config",
+      kind: "string",
+      placeholder: "FILE",
+      help: "JSON with the settings to compare, as in a study's study.json",
+    },
+    {
+      name: "preset",
+      kind: "choice",
+      choices: Object.keys(PRESETS) as PresetName[],
+      help: "settings to start from (default: digits, or digits-small on a software adapter)",
+    },
+    {
+      name: "set",
+      kind: "strings",
+      placeholder: "NAME=VALUE",
+      help: "change a setting of all runs, as in --set distill.images=9600",
+    },
+    { name: "seeds", kind: "integer", min: 1, max: 1000, help: "teachers, and runs of each setting (default: 3)" },
+    {
+      name: "baseline",
+      kind: "string",
+      placeholder: "NAME",
+      help: "setting that the others are tested against (default: kl, or the first)",
+    },
+    {
+      name: "late",
+      kind: "integer",
+      min: 1,
+      max: 1000,
+      help: "checkpoints at the end of a run whose mean is compared (default: 5)",
+    },
+    {
+      name: "data",
+      kind: "string",
+      placeholder: "PATH",
+      help: "images instead of the embedded digits, as train takes",
+    },
+    { name: "out", kind: "string", placeholder: "DIR", help: "folder of the study (default: studies/<preset>-<time>)" },
+    {
+      name: "resume",
+      kind: "string",
+      placeholder: "DIR",
+      help: "continue the study in this folder, or report anew; its settings are kept",
+    },
+    { name: "markdown", kind: "string", placeholder: "FILE", help: "also write the tables to this file as Markdown" },
+    {
+      name: "dry-run",
+      kind: "flag",
+      help: "print the settings and the time the study is expected to take, do nothing",
+    },
+    TUNING,
+    NO_INSTALL,
+  ],
+} as const satisfies Command;
+
+type CompareValues = Values<typeof COMMAND["options"]>;
+
+/** Runs the command. */
+export async function run(args: string[]): Promise<void> {
+  const { values } = parseOptions(COMMAND, args);
+  if (values.resume !== undefined) {
+    expectResumable(values, ["resume", "noInstall", "markdown"], `a study keeps the settings in its ${STUDY.list}`);
+  }
+  if (values.h !== undefined && values.config !== undefined) {
+    throw new UsageError("--h and --config both say what is compared; give one of them.");
+  }
+  if (values.markdown !== undefined) await expectWritable(values.markdown);
+  const comparison = values.resume === undefined ? await begin(values) : await resume(values.resume, values);
+  if (!comparison) return;
+  console.log(comparisonText(comparison));
+  if (values.markdown !== undefined) {
+    await writeFileAtomic(values.markdown, new TextEncoder().encode(comparisonMarkdown(comparison)));
+  }
+}
+
+async function begin(values: CompareValues): Promise<Comparison | undefined> {
+  const list = await listOf(values);
+  const named = values.preset ?? list.preset;
+  if (named !== undefined && !isDigits(named) && values.data === undefined) {
+    throw new UsageError(`The preset ${named} needs a data set, named by --data.`);
+  }
+  const { data, source } = await readImages(values.data);
+  const changes = values.set.map(changeOf);
+  const fail = values.config === undefined ? refuse : failFor(values.config);
+  const studyOf = (preset: PresetName) => makeStudy({ ...list, preset }, changes, source, fail);
+  // To report what is wrong with it before any adapter is sought.
+  studyOf(named ?? "digits");
+  if (values.out !== undefined) await expectFreeStudy(values.out);
+  const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
+  const preset = named ?? defaultPreset(gpu.adapter.software);
+  const study = studyOf(preset);
+  if (values.dryRun) return showPlan(study, await planStudy(gpu, study, data), gpu.adapter.name);
+  const path = values.out ?? `studies/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
+  await expectStudyFits(gpu, study, data);
+  const open = await createStudy(path, study, gpu.tuning);
+  console.error(`study: ${path} (preset ${preset}; continue it with: deno task compare --resume ${path})`);
+  return await runAndReport(gpu, open, data);
+}
+
+async function resume(path: string, values: CompareValues): Promise<Comparison> {
+  const open = await openStudy(path);
+  const data = await rereadImages(open.study.common.data);
+  if ((await missingParts(open)).length === 0) {
+    console.error(`${path} is finished.`);
+    return await report(open, data);
+  }
+  const gpu = await openGpu({ install: !values.noInstall, tuning: `${path}/${TUNING_FILE}` });
+  return await runAndReport(gpu, open, data);
+}
+
+async function runAndReport(
+  gpu: Awaited<ReturnType<typeof openGpu>>,
+  open: OpenStudy,
+  data: ImageData8,
+): Promise<Comparison> {
+  const all = partsOf(open.study).length, pace = new Pace();
+  await runStudy(gpu, open, {
+    data,
+    onPart: (part, left) => {
+      const time = pace.begin(part, left);
+      const toGo = time === undefined ? "" : `, about ${duration(time)} to go`;
+      console.error(`\n[${all - left.length + 1}/${all}] ${partText(part)}${toGo}`);
+    },
+    onFailure: (part, reason) => console.error(`${partText(part)} did not come to its end: ${reason}`),
+    onEnd: async () => void await report(open, data),
+  });
+  const comparison = await report(open, data);
+  console.error(`\nreport: ${open.path}/${STUDY.report}`);
+  return comparison;
+}
+
+/** How long parts take, teachers and runs apart. */
+class Pace {
+  readonly #times = { teacher: [] as number[], run: [] as number[] };
+  #begun: { readonly kind: Part["kind"]; readonly time: number } | undefined;
+
+  /** Notes that a part begins, and that the one before has ended; milliseconds that those `left` may take, where known. */
+  begin({ kind }: Part, left: readonly Part[]): number | undefined {
+    const time = performance.now();
+    if (this.#begun) this.#times[this.#begun.kind].push(time - this.#begun.time);
+    this.#begun = { kind, time };
+    if (left.some(({ kind }) => this.#times[kind].length === 0)) return undefined;
+    return left.reduce((sum, { kind }) => sum + estimate(this.#times[kind]).mean, 0);
+  }
+}
+
+function partText(part: Part): string {
+  return part.kind === "teacher" ? `teacher, seed ${part.seed}` : `${part.setting}, seed ${part.seed}`;
+}
+
+/** Writes the figures and the report of what has ended. */
+async function report(open: OpenStudy, data: ImageData8): Promise<Comparison> {
+  const comparison = await readComparison(open, data);
+  const pictures = new Map<string, Uint8Array>();
+  for (const name of Object.keys(open.study.settings)) {
+    const png = await pictureOf(open, name);
+    if (png) pictures.set(name, png);
+  }
+  await publish(open, comparison, comparisonPage(comparison, pictures));
+  return comparison;
+}
+
+/** What is compared: the file's list or that of the functions, with the options in its place. */
+async function listOf(values: CompareValues): Promise<StudyList> {
+  const file = values.config === undefined ? {} : parseStudyList(await readText(values.config), values.config);
+  if (values.config !== undefined && file.settings === undefined) {
+    failFor(values.config)('the field "settings" is missing: it holds what is compared');
+  }
+  return {
+    ...file,
+    settings: file.settings ?? settingsOf(values.h),
+    ...values.seeds !== undefined && { seeds: values.seeds },
+    ...values.baseline !== undefined && { baseline: values.baseline },
+    ...values.late !== undefined && { lateCheckpoints: values.late },
+  };
+}
+
+/** λ where none is given: sba's is the squared Hellinger distance then. */
+const LAMBDA = -0.5;
+
+/** A setting for each function of a list; without one for every function that makes a difference. */
+function settingsOf(list: string | undefined): Record<string, Setting> {
+  // Weights are divided by their mean: basu(λ) would repeat sba(λ), bit by bit where 1 + λ is a power of two.
+  const words = list?.split(",").map((word) => word.trim()) ?? BREGMAN_KINDS.filter((h) => h !== "basu");
+  const settings: Record<string, Setting> = {};
+  for (const word of words) {
+    const [name, distill] = functionOf(word);
+    if (settings[name]) throw new UsageError(`--h names ${name} twice.`);
+    settings[name] = { distill };
+  }
+  return settings;
+}
+
+/** A function such as `kl` or `sba(-0.5)`: its full name and its settings. */
+function functionOf(word: string): [string, { h: BregmanKind; lambda?: number }] {
+  const [, name, parameter] = /^([^()]+)(?:\(([^()]*)\))?$/.exec(word) ?? [];
+  if (!BREGMAN_KINDS.includes(name as BregmanKind)) {
+    const hint = suggestion(name ?? word, BREGMAN_KINDS);
+    throw new UsageError(
+      `--h should list some of ${BREGMAN_KINDS.join(", ")}, but has ${JSON.stringify(word)}.${hint}`,
+    );
+  }
+  const h = name as BregmanKind;
+  if (h !== "sba" && h !== "basu") {
+    if (parameter !== undefined) throw new UsageError(`--h: ${h} has no parameter, but was given (${parameter}).`);
+    return [h, { h }];
+  }
+  const lambda = parameter === undefined ? LAMBDA : Number(parameter.trim() || NaN);
+  if (!Number.isFinite(lambda)) {
+    throw new UsageError(`--h: the parameter of ${h} should be a number, but is ${JSON.stringify(parameter)}.`);
+  }
+  return [`${h}(${lambda})`, { h, lambda }];
+}
+
+/** Prints what a study would do. */
+function showPlan(study: Study, { teacher, settings }: StudyPlan, adapter: string): undefined {
+  const { seeds } = study;
+  const each = (name: string, seconds: number) => console.log(`${name}: ${seeds} times ${duration(seconds * 1000)}`);
+  console.log(JSON.stringify(study, null, 2));
+  each("teachers", teacher);
+  for (const [name, seconds] of Object.entries(settings)) each(name, seconds);
+  const total = seeds * Object.values(settings).reduce((sum, seconds) => sum + seconds, teacher);
+  console.log(`expected on ${adapter}: ${duration(total * 1000)} of training; measurements come on top`);
+}
