@@ -25,7 +25,7 @@ const LIST = {
   settings: {
     "kl": { distill: { h: "kl" } },
     "sba(-0.5)": { distill: { h: "sba", lambda: -0.5 } },
-    "wild": { distill: { generatorLr: 1e39 } },
+    "wild": { distill: { generator: { learningRate: 1e39 } } },
   },
 } as const;
 
@@ -199,7 +199,7 @@ Deno.test("compare: a list that is not what it should be is named with its field
     [{ ...LIST, settings: { kl: { distill: { images: 64 } } } }, /"distill\.images" is 64, but 32 for all; .*"own"/],
     [{ ...LIST, settings: { kl: { budget: "any" } } }, /"budget" should be "own"/],
     [{ ...LIST, settings: { kl: 3 } }, /"settings\.kl" should hold settings/],
-    [{ ...LIST, settings: { kl: { distill: { ratioMin: 20 } } } }, /in the setting "kl", .*--ratio-min \(20\)/],
+    [{ ...LIST, settings: { kl: { distill: { ratio: { min: 20 } } } } }, /in the setting "kl", .*--ratio-min \(20\)/],
   ];
   for (const [list, message] of cases) {
     await Deno.writeTextFile(path, typeof list === "string" ? list : JSON.stringify(list));

@@ -14,7 +14,8 @@ export function bregmanWeight(
   settings: { readonly ratioMin?: number; readonly ratioMax?: number; readonly normalise?: boolean } = {},
 ): Tensor {
   const exact = { logitClamp: 70, ratioMin: 0, ratioMax: Infinity, normalise: false };
-  return bregmanWeights(logits, constant([1], []), { kind, lambda, ...exact, ...settings }).weights;
+  const h = { kind, lambda };
+  return bregmanWeights({ logits, blend: constant([1], []) }, { h, ...exact, ...settings }).weights;
 }
 
 /** Independent sets of samples, each of which covers the whole distribution evenly. */

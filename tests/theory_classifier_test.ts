@@ -21,7 +21,7 @@ import {
   Workspace,
 } from "../src/graph/mod.ts";
 import { randomValues, stepLeaves } from "../src/diffusion/teacher.ts";
-import { classifierLoss } from "../src/distill/step.ts";
+import { classifierLoss } from "../src/distill/classifier.ts";
 import type { ParameterLookup } from "../src/nn/layers.ts";
 import { gradientUpdates, Optimizer } from "../src/optim/adam.ts";
 import { initialWeights, Trainable } from "../src/optim/weights.ts";

@@ -8,7 +8,7 @@ import { UsageError } from "../gpu/errors.ts";
 import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { suggestion } from "../io/words.ts";
 import { comparisonMarkdown, comparisonPage, comparisonText } from "../report/comparison.ts";
-import { defaultPreset, failFor, isDigits, type PresetName, PRESETS } from "../train/config.ts";
+import { defaultPreset, failFor, isDigits, type PresetName, PRESETS, teacherDenoiser } from "../train/config.ts";
 import {
   createStudy,
   expectFreeStudy,
@@ -27,7 +27,16 @@ import {
 import { planStudy, type StudyPlan } from "../train/dry_run.ts";
 import { TUNING_FILE } from "../train/folder.ts";
 import { duration } from "../train/progress.ts";
-import { makeStudy, parseStudyList, type Setting, type Study, type StudyList } from "../train/study.ts";
+import { expectDistillable } from "../train/stages.ts";
+import {
+  makeStudy,
+  parseStudyList,
+  type Setting,
+  settingConfig,
+  type Study,
+  type StudyList,
+  teacherConfig,
+} from "../train/study.ts";
 import { changeOf, expectResumable, refuse } from "./changes.ts";
 import { readImages, readText, rereadImages } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
@@ -132,7 +141,8 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
   const fail = values.config === undefined ? refuse : failFor(values.config);
   const studyOf = (preset: PresetName) => makeStudy({ ...list, preset }, changes, source, fail);
   // To report what is wrong with it before any adapter is sought.
-  studyOf(named ?? "digits");
+  const wanted = studyOf(named ?? "digits"), teacher = teacherDenoiser(teacherConfig(wanted, 0), data);
+  for (const name of Object.keys(wanted.settings)) expectDistillable(settingConfig(wanted, name, 0), teacher);
   if (values.out !== undefined) await expectFreeStudy(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const preset = named ?? defaultPreset(gpu.adapter.software);

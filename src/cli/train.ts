@@ -4,8 +4,7 @@ import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { PRECISIONS } from "../nn/network.ts";
-import { conditionSizes, type DenoiserConfig } from "../nn/networks.ts";
-import { checkGuidance } from "../diffusion/edm.ts";
+import { conditionSizes } from "../nn/networks.ts";
 import { generatorLevels } from "../diffusion/few_step.ts";
 import { CLASSIFIER_LOSSES, CLASSIFIERS, OBJECTIVES } from "../distill/settings.ts";
 import { UsageError } from "../gpu/errors.ts";
@@ -33,7 +32,7 @@ import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
 import { TUNING } from "./tuning.ts";
 import { planRun, type StagePlan } from "../train/dry_run.ts";
-import { bregmanOf } from "../train/stages.ts";
+import { expectDistillable } from "../train/stages.ts";
 import { duration } from "../train/progress.ts";
 
 const presets = Object.keys(PRESETS) as PresetName[];
@@ -197,13 +196,6 @@ function checkValues(values: TrainValues): void {
       "--teacher skips the teacher's training; --teacher-images, --teacher-steps and --teacher-lr cannot go with it.",
     );
   }
-}
-
-/** Throws where the settings ask for what the teacher cannot do. */
-function expectDistillable(config: RunConfig, teacher: DenoiserConfig): void {
-  if (config.teacherOnly) return;
-  bregmanOf(config);
-  checkGuidance(teacher, config.distill.guidance);
 }
 
 /** Throws where the model is no teacher that can be distilled on the data. */

@@ -1,24 +1,6 @@
 /** How well a classifier's probabilities agree with frequencies. */
 
-/** What a bin of predicted probabilities holds. */
-export interface CalibrationBin {
-  /** Mean predicted probability of "real". */
-  readonly predicted: number;
-  /** Share of real images. */
-  readonly observed: number;
-  /** Number of images. */
-  readonly count: number;
-}
-
-/** The calibration of a classifier. */
-export interface Calibration {
-  /** Expected calibration error: the mean of |predicted − observed| over the bins, weighted by their counts (in [0, 1]). */
-  readonly ece: number;
-  /** Mean of −log of the probability of what was the case; ln 2 = 0.693 is that of knowing nothing. */
-  readonly logLoss: number;
-  /** The bins that hold any image, from low probabilities to high ones. */
-  readonly bins: readonly CalibrationBin[];
-}
+import type { Calibration } from "./diagnostics.ts";
 
 /** Bins of equal width of the probability. */
 const BINS = 10;

@@ -14,9 +14,9 @@ export interface CalibrationBin {
 
 /** Calibration of a classifier on real and generated images that it was not trained on. */
 export interface Calibration {
-  /** Expected calibration error: mean of |predicted − observed|, weighted by the counts. */
+  /** Expected calibration error: mean of |predicted − observed|, weighted by the counts, in [0, 1]. */
   readonly ece: number;
-  /** Mean of −log of the probability given to what is the case. */
+  /** Mean of −log of the probability given to what is the case; ln 2 = 0.693 is that of knowing nothing. */
   readonly logLoss: number;
   /** The bins of the predicted probability. */
   readonly bins: readonly CalibrationBin[];
@@ -26,7 +26,7 @@ export interface Calibration {
 export interface WeightHistogram {
   /** Edges of the bins of σ, rising. */
   readonly sigmaEdges: readonly number[];
-  /** Edges of the bins of log10 of the weight, rising. */
+  /** Edges of the bins of log10 of the weight over its mean, rising. */
   readonly logWeightEdges: readonly number[];
   /** For every bin of σ, the counts of the bins of the weight. */
   readonly counts: readonly (readonly number[])[];

@@ -2,28 +2,11 @@
 
 import { NonFiniteError } from "../gpu/errors.ts";
 import { imageValues } from "../diffusion/teacher.ts";
-import { type Calibration, calibration } from "../eval/calibration.ts";
+import { calibration } from "../eval/calibration.ts";
+import type { Diagnostics, WeightHistogram } from "../eval/diagnostics.ts";
 import { bregmanOf, type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
 import { sigmaLimitsOf } from "../distill/step.ts";
 import type { RunConfig } from "./config.ts";
-
-/** Weights c of generated images, counted by noise level and size. */
-export interface WeightHistogram {
-  /** Edges of the noise levels' bins, of equal width in ln σ: one more than rows. */
-  readonly sigmaEdges: readonly number[];
-  /** Edges of the bins of log10 c, c divided by its mean: one more than columns. */
-  readonly logWeightEdges: readonly number[];
-  /** Counts: a row for each bin of noise levels. */
-  readonly counts: readonly (readonly number[])[];
-}
-
-/** A look at the classifier. */
-export interface Diagnostics {
-  /** On held-out real images and as many generated ones. */
-  readonly calibration: Calibration;
-  /** Of the generated ones. */
-  readonly weights: WeightHistogram;
-}
 
 /** Pairs of a held-out and a generated image in a look. */
 const PAIRS = 1024;

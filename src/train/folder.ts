@@ -5,7 +5,7 @@ import { FileError } from "../gpu/errors.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
-import type { Diagnostics } from "./diagnostics.ts";
+import type { Diagnostics } from "../eval/diagnostics.ts";
 import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 
 /** Names of the results in a run's folder. */

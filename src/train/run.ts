@@ -380,7 +380,7 @@ async function distil(
     inspect: async (step) => {
       const found = await inspectClassifier(config, parts);
       if (found) await folder.logDiagnostics({ step, images: step * batch, ...found });
-      return { ...await look(sampler, step), ...found && { ece: found.calibration.ece } };
+      return { ...await look(sampler, step), ...found && { ece: found.calibration!.ece } };
     },
   });
   await folder.write(RESULTS.generator, await encodeModel({ info, weights: await generator.ema.read() }));

@@ -4,6 +4,7 @@ import { bytesToData, type Statistics } from "../data/scaling.ts";
 import { LOG_BOUND } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { type Seed, shuffledIndex } from "../data/philox.ts";
+import { checkGuidance } from "../diffusion/edm.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
 import { type BregmanFunction, bregmanFunction, weightExpression } from "../distill/bregman.ts";
 import { createClassifier } from "../distill/classifier.ts";
@@ -134,6 +135,17 @@ export function bregmanOf({ distill }: Pick<RunConfig, "distill">): BregmanFunct
   if (hWeight === undefined) return bregmanFunction(h, lambda);
   const range = Math.max(Math.abs(Math.log(min)), Math.abs(Math.log(max)));
   return weightExpression(hWeight, { range: Math.min(LOG_BOUND, range) });
+}
+
+/**
+ * Checks what a run's settings ask of its teacher.
+ *
+ * @throws {UsageError} where the teacher cannot be guided, or h or the weight in its place is none.
+ */
+export function expectDistillable(config: RunConfig, teacher: Pick<DenoiserConfig, "network">): void {
+  if (config.teacherOnly) return;
+  bregmanOf(config);
+  checkGuidance(teacher, config.distill.guidance);
 }
 
 /** The settings of a distillation's programs. */

@@ -70,7 +70,7 @@ const SAMPLES = 5000;
 const CHECKPOINTS = 16;
 
 /** What a budget is counted in: settings of the distillation. */
-const BUDGET = ["batch", "images", "criticUpdates"];
+const BUDGET = ["batch", "images", "fakeScore.updates", "classifier.updates"];
 
 /**
  * Reads a user's list of settings.

@@ -1,7 +1,7 @@
 /** D_h(r‖1) between Gaussian mixtures by quadrature, for every h. */
 
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
-import { BREGMAN } from "../../src/distill/bregman.ts";
+import { type BregmanFunction, bregmanFunction, usesLambda } from "../../src/distill/bregman.ts";
 import { logDensity, type Mixture, noised, quadrature } from "./gaussians.ts";
 
 /** A convex function by name, with lambda where it has one. */
@@ -16,32 +16,14 @@ export interface Divergence {
 
 /** Every h, the families of lambda with a few. */
 export const DIVERGENCES: readonly Divergence[] = BREGMAN_KINDS.flatMap((kind) =>
-  BREGMAN[kind].usesLambda
+  usesLambda(kind)
     ? [-0.9, -0.5, 0.5, 2].map((lambda) => ({ kind, lambda, label: `${kind}(${lambda})` }))
     : [{ kind, lambda: 0, label: kind }]
 );
 
-/** h, h', h'' in r and c(r) = h''(r) r in the logit −log r. */
-export interface ConvexFunction {
-  /** h(r). */
-  readonly h: (r: number) => number;
-  /** h'(r). */
-  readonly dh: (r: number) => number;
-  /** h''(r). */
-  readonly d2h: (r: number) => number;
-  /** c at r = e^(−logit). */
-  readonly weight: (logit: number) => number;
-}
-
 /** The functions of a divergence. */
-export function convexFunction({ kind, lambda }: Divergence): ConvexFunction {
-  const { h, dh, d2h, weight } = BREGMAN[kind];
-  return {
-    h: (r) => h(r, lambda),
-    dh: (r) => dh(r, lambda),
-    d2h: (r) => d2h(r, lambda),
-    weight: (logit) => weight(logit, lambda),
-  };
+export function convexFunction({ kind, lambda }: Divergence): Required<BregmanFunction> {
+  return bregmanFunction(kind, lambda) as Required<BregmanFunction>;
 }
 
 /** p_t, r_t and a cell's volume on a grid. */
@@ -62,7 +44,7 @@ function ratioGrid(q: Mixture, p: Mixture, sigma: number, count: number): Grid {
   };
 }
 
-function integrate({ p, r, volume }: Grid, { h, dh }: ConvexFunction): number {
+function integrate({ p, r, volume }: Grid, { h, dh }: Required<BregmanFunction>): number {
   const h1 = h(1), slope = dh(1);
   return p.reduce((sum, density, i) => sum + density * (h(r[i]!) - h1 - slope * (r[i]! - 1)), 0) * volume;
 }
