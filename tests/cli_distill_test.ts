@@ -106,7 +106,14 @@ Deno.test("train: a generator of two steps with everything on; killed and resume
     "samples",
   ];
   assertEquals(await files(folder), [...names, "summary.json", "teacher.safetensors", "tuning.json"]);
-  const metrics = (await linesOf(`${folder}/metrics.jsonl`)).at(-1);
+  const lines = await linesOf(`${folder}/metrics.jsonl`), metrics = lines.at(-1);
+  // The first step trains the critics alone.
+  assertEquals([lines[0].step, "fake" in lines[0], "gradNorm" in lines[0], "gradNorm" in lines[1]], [
+    1,
+    true,
+    false,
+    true,
+  ]);
   for (const name of ["fake", "classifier", "ratio", "weightMax", "adversarialLoss", "frechetDistance", "ece"]) {
     assert(Number.isFinite(metrics[name]), name);
   }
@@ -175,6 +182,22 @@ Deno.test("train: settings of the distillation that contradict each other", asyn
     [["--objective", "sid", "--set", "distill.ratio.bins=3"], /distill\.ratio\.bins is for divergences/],
     [["--set", "distill.laterSigmas=[3]"], /should descend, not be 2\.5, 3/],
     [["--microbatch", "16", "--adversarial", "1"], /--microbatch cannot go with --adversarial/],
+    [
+      ["--classifier-loss", "hinge", "--h", "kl"],
+      /serves the adversarial term alone, whose weight, --adversarial, is 0/,
+    ],
+    [
+      ["--set", "distill.form=classifier", "--set", "distill.weighting=sigma2", "--classifier-loss", "least-squares"],
+      /distill\.form classifier needs logistic/,
+    ],
+    [
+      ["--set", "distill.form=classifier", "--set", "distill.weighting=sigma2", "--precision", "f16"],
+      /distill\.form classifier goes with --precision f32 only/,
+    ],
+    [["--guidance", "2", "--objective", "gan", "--adversarial", "1"], /--guidance changes the teacher's score/],
+    [["--classifier", "fake-mean", "--set", "distill.classifier.trunkWeight=0"], /nothing trains .* fake-mean/],
+    [["--ratio-min", "2", "--ratio-max", "3"], /between the least ratio, --ratio-min \(2\), and the greatest \(3\)/],
+    [["--generator-steps", "2", "--set", "distill.laterSigmas=[1]"], /--generator-steps chooses distill\.laterSigmas/],
     [["--h", "kl", "--h-weight", "1"], /--h and --h-weight both choose the divergence/],
     [["--h-weight", "exp(logit"], /at character 10/],
     [["--h-weight", "logit"], /positive/],

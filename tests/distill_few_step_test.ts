@@ -1,4 +1,4 @@
-/** Tests of generators of several steps, of guidance, and of the weighting of the fake score's errors. */
+/** Tests of generators of several steps, of guidance, and of the critics' losses. */
 
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { normalArray, type Seed } from "../src/data/philox.ts";
@@ -179,4 +179,24 @@ gpuTest("the fake score's loss under every weighting", async (gpu) => {
   const none = losses.get("none")!;
   assertAlmostEquals(losses.get("noise")! / none, 1 / sigma ** 2, 1e-5 / sigma ** 2);
   assertAlmostEquals(losses.get("edm")! / none, (sigma ** 2 + 0.25) / (0.5 * sigma) ** 2, 1e-4);
+});
+
+gpuTest("the classifier's penalty grows with its weight, and with the square of the noise", async (gpu) => {
+  const loss = async (r1Weight: number, r1Sigma: number) => {
+    const workspace = new Workspace(gpu);
+    const data = workspace.variable("images", [16, 1, 8, 8], "u8");
+    const classifier = { ...SETTINGS.classifier, kind: "fake-mean" as const, r1Weight, r1Sigma };
+    const settings = { ...SETTINGS, batch: 16, classifier };
+    const step = await compileCriticStep(networksOf(workspace, NETWORK), { data, scale: 1, shift: 0 }, settings);
+    workspace.submit(step.runs(imageValues(SEED, 3, 16)));
+    const value = (await step.program.readMetrics())[0]!.classifierLoss![0]!;
+    workspace.destroy();
+    return value;
+  };
+  const plain = await loss(0, 0.01), weight = 1e8;
+  const [once, twice, wider] = [await loss(weight, 0.01), await loss(2 * weight, 0.01), await loss(weight, 0.02)]
+    .map((value) => value - plain) as [number, number, number];
+  assert(once > 1, `a penalty of ${once}`);
+  assertAlmostEquals(twice / once, 2, 1e-3);
+  assertAlmostEquals(wider / once, 4, 0.4);
 });
