@@ -8,7 +8,7 @@ import { imageValues } from "../src/diffusion/teacher.ts";
 import { adversarialLoss, classifierLoss, createClassifier, perturbed, readOut } from "../src/distill/classifier.ts";
 import { RatioBins } from "../src/distill/ratio_bins.ts";
 import { CLASSIFIER_LOSSES, type ClassifierLoss, CLASSIFIERS, needs, sharesEncoder } from "../src/distill/settings.ts";
-import { compileCriticStep } from "../src/distill/step.ts";
+import { compileCriticStep } from "../src/distill/critics.ts";
 import { calibration } from "../src/eval/calibration.ts";
 import { constant, evaluate, gradients, type Tensor, Workspace } from "../src/graph/mod.ts";
 import { createNetwork } from "../src/nn/networks.ts";

@@ -2,7 +2,8 @@
 
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { compileTeacherStep } from "../src/diffusion/teacher.ts";
-import { compileCriticStep, compileGeneratorStep } from "../src/distill/step.ts";
+import { compileCriticStep } from "../src/distill/critics.ts";
+import { compileGeneratorStep } from "../src/distill/generator.ts";
 import { GraphError, LimitError, OutOfMemoryError } from "../src/gpu/errors.ts";
 import * as g from "../src/graph/mod.ts";
 import { type Program, type Tensor, type Variable, Workspace } from "../src/graph/mod.ts";

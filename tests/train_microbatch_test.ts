@@ -9,7 +9,8 @@ import {
   randomValues,
   type StepValues,
 } from "../src/diffusion/teacher.ts";
-import { compileCriticStep, compileGeneratorStep } from "../src/distill/step.ts";
+import { compileCriticStep } from "../src/distill/critics.ts";
+import { compileGeneratorStep } from "../src/distill/generator.ts";
 import { createClassifier } from "../src/distill/classifier.ts";
 import { RatioBins } from "../src/distill/ratio_bins.ts";
 import {

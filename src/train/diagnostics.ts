@@ -5,7 +5,7 @@ import { imageValues } from "../diffusion/teacher.ts";
 import { calibration } from "../eval/calibration.ts";
 import type { Diagnostics, WeightHistogram } from "../eval/diagnostics.ts";
 import { bregmanOf, type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
-import { sigmaLimitsOf } from "../distill/step.ts";
+import { sigmaLimitsOf } from "../distill/samples.ts";
 import type { RunConfig } from "./config.ts";
 
 /** Pairs of a held-out and a generated image in a look. */

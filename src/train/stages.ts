@@ -10,15 +10,10 @@ import { type BregmanFunction, bregmanFunction, weightExpression } from "../dist
 import { createClassifier } from "../distill/classifier.ts";
 import { RatioBins } from "../distill/ratio_bins.ts";
 import { type DistillSettings, needs } from "../distill/settings.ts";
-import {
-  compileCriticStep,
-  compileGeneratorStep,
-  compileHeldOut,
-  type Critics,
-  type DistillNetworks,
-  type GeneratedProgram,
-  sigmaLimitsOf,
-} from "../distill/step.ts";
+import { compileCriticStep, type Critics } from "../distill/critics.ts";
+import { compileGeneratorStep } from "../distill/generator.ts";
+import { compileHeldOut } from "../distill/held_out.ts";
+import { type DistillNetworks, type GeneratedProgram, sigmaLimitsOf } from "../distill/samples.ts";
 import type { Run, Workspace } from "../graph/mod.ts";
 import type { Network } from "../nn/network.ts";
 import { conditionSizes, createNetwork, type DenoiserConfig } from "../nn/networks.ts";

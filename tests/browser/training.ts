@@ -3,7 +3,8 @@
 import { loadDigits } from "../../src/data/digits.ts";
 import { bytesToData } from "../../src/data/scaling.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../../src/diffusion/teacher.ts";
-import { compileCriticStep, compileGeneratorStep } from "../../src/distill/step.ts";
+import { compileCriticStep } from "../../src/distill/critics.ts";
+import { compileGeneratorStep } from "../../src/distill/generator.ts";
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import { Workspace } from "../../src/graph/mod.ts";
 import type { Precision } from "../../src/nn/network.ts";

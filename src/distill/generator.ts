@@ -1,0 +1,229 @@
+/** The generator's step as a program. */
+
+import { GraphError } from "../gpu/errors.ts";
+import {
+  abs,
+  affine,
+  bregmanGradient,
+  bregmanWeights,
+  constant,
+  div,
+  host,
+  mean,
+  mul,
+  randomNormal,
+  reshape,
+  slice,
+  square,
+  stopGradient,
+  sub,
+  sum,
+  type Tensor,
+} from "../graph/mod.ts";
+import { addNoise, denoise, denoiseWithFeatures, guide } from "../diffusion/edm.ts";
+import { lossWeight } from "../diffusion/preconditioning.ts";
+import { METRICS_HELD, stepLeaves } from "../diffusion/teacher.ts";
+import type { Conditions } from "../nn/network.ts";
+import { gradientUpdates } from "../optim/adam.ts";
+import { adversarialLoss, classifierOutput, type KnownFeatures, limit, type Noisy, readOut } from "./classifier.ts";
+import type { RatioBins } from "./ratio_bins.ts";
+import { type DistillSettings, needs } from "./settings.ts";
+import {
+  compileInput,
+  denoiserOf,
+  type DistillNetworks,
+  generated,
+  GeneratedProgram,
+  noiseLevels,
+  startOf,
+  STREAM,
+} from "./samples.ts";
+
+/** What {@linkcode generatorGradient} needs. */
+export interface GeneratorInputs {
+  /** The generator's images [N, C, H, W]. */
+  readonly x: Tensor;
+  /** Standard normal [N, C, H, W]. */
+  readonly noise: Tensor;
+  /** Noise levels [N]. */
+  readonly sigma: Tensor;
+  /** 0 for c = 1, 1 for c(r). */
+  readonly blend: Tensor;
+  /** Classes. */
+  readonly conditions?: Conditions;
+  /** Running means of the ratio. */
+  readonly bins?: RatioBins | undefined;
+}
+
+/** A term of what the generator minimises: `cotangent` enters the graph at `at`. */
+export interface GeneratorTerm {
+  /** Depends on the generator's images. */
+  readonly at: Tensor;
+  /** Of the same shape. */
+  readonly cotangent: Tensor;
+}
+
+/** The terms of the generator's gradient, and what is worth a look. */
+export interface GeneratorTerms {
+  /** To be summed up. */
+  readonly terms: readonly GeneratorTerm[];
+  /** Losses among them, before their weights: `sidLoss`, `adversarialLoss`. */
+  readonly losses: Readonly<Record<string, Tensor>>;
+  /** The weights c [N] of the divergence. */
+  readonly weights?: Tensor;
+  /** Min, mean and max of r, then of c. */
+  readonly stats?: Tensor;
+  /** The logit [N], within the ratio's bounds, before it is corrected for its noise level. */
+  readonly logit?: Tensor;
+}
+
+/** The teacher's denoised images, guided, and its features. */
+function teacherOf({ teacher }: DistillNetworks, { xt, sigma, conditions }: Noisy, guidance: number) {
+  const own = denoiseWithFeatures(denoiserOf(teacher), teacher.lookup, xt, sigma, conditions);
+  if (guidance === 1) return own;
+  const free = denoise(denoiserOf(teacher), teacher.lookup, xt, sigma);
+  return { ...own, denoised: guide(free, own.denoised, guidance) };
+}
+
+/** w(σ)/σ² [N] of a weighting that does not depend on the sample; undefined where it is 1. */
+function scoreFactor(
+  { teacher }: DistillNetworks,
+  { weighting }: Pick<DistillSettings, "weighting">,
+  sigma: Tensor,
+): Tensor | undefined {
+  switch (weighting) {
+    case "dmd":
+    case "sigma2":
+      return undefined;
+    case "edm":
+      return lossWeight(denoiserOf(teacher).preconditioning, sigma);
+    case "none":
+      return div(constant([1], []), square(sigma));
+  }
+}
+
+/** Keeps DMD's normaliser away from zero. */
+const EPSILON = 1e-8;
+
+/**
+ * The generator's gradient at its images x, with x_t = x + σ n (arXiv 2510.16983).
+ *
+ * `bregman` in the form `score`: g = w(σ)/σ² · c(r)·(D_fake(x_t, σ) − D_teacher(x_t, σ)) / N at x, where the weighting `dmd`
+ * divides by mean|x − D_teacher| + ε instead. In the form `classifier`: −w(σ)·c(r)/N at the logit −log r. `sid` (Zhou et al. 2024,
+ * arXiv 2404.04057, α = 1): of w/σ² Σ (D_teacher − D_fake)(D_fake − x), through everything. The adversarial term, times the
+ * run-time value `adversarial`, goes through the classifier.
+ */
+export function generatorGradient(
+  networks: DistillNetworks,
+  { x, noise, sigma, blend, conditions, bins }: GeneratorInputs,
+  settings: DistillSettings,
+): GeneratorTerms {
+  const { objective, form, classifier, adversarialWeight, bregman } = settings;
+  const need = needs(settings), batch = x.shape[0]!;
+  const noisy: Noisy = { xt: addNoise(x, noise, sigma), sigma, conditions };
+  const teacher = teacherOf(networks, noisy, settings.guidance);
+  const score = networks.fakeScore?.values;
+  const fake = score && denoiseWithFeatures(denoiserOf(score), score.lookup, noisy.xt, sigma, conditions);
+  const known: KnownFeatures = { teacher: teacher.features, fakeScore: fake?.features };
+  const output = need.classifier ? classifierOutput(classifier.kind, networks, noisy, known) : undefined;
+  const terms: GeneratorTerm[] = [];
+  const losses: Record<string, Tensor> = {};
+  let ratio: Pick<GeneratorTerms, "weights" | "stats" | "logit"> = {};
+  if (objective === "bregman") {
+    const raw = need.ratio ? readOut(output!, classifier.loss, bregman.logitClamp)! : undefined;
+    const limited = raw && limit(limitedLogit(raw, bregman), -Math.log(bregman.ratioMax), -Math.log(bregman.ratioMin));
+    const offsets = bins?.offsets(sigma);
+    const found = raw && bregmanWeights({ logits: raw, blend, ...offsets && { offsets } }, bregman);
+    const weights = found?.weights ?? affine(sigma, 0, 1);
+    ratio = { weights, ...found && { stats: found.stats }, ...limited && { logit: limited } };
+    const factor = scoreFactor(networks, settings, sigma);
+    const weighted = factor ? mul(weights, factor) : weights;
+    if (form === "score") {
+      const tensors = { weights: weighted, x, fake: fake!.denoised, teacher: teacher.denoised };
+      terms.push({ at: x, cotangent: bregmanGradient(tensors, { normaliser: settings.weighting === "dmd" }) });
+    } else {
+      const { temperature = 1 } = bregman;
+      terms.push({ at: raw!, cotangent: affine(mul(weighted, square(sigma)), -1 / (batch * temperature), 0) });
+    }
+  } else if (objective === "sid") {
+    const factor = scoreFactor(networks, settings, sigma);
+    const loss = sidLoss(x, fake!.denoised, teacher.denoised, settings, factor);
+    terms.push({ at: losses.sidLoss = loss, cotangent: constant([1], []) });
+  }
+  if (adversarialWeight > 0) {
+    const loss = adversarialLoss(output!, classifier.loss);
+    terms.push({ at: losses.adversarialLoss = loss, cotangent: host("adversarial") });
+  }
+  return { terms, losses, ...ratio };
+}
+
+/** A logit as the weights take it, before it is corrected for its noise level. */
+export function limitedLogit(
+  logit: Tensor,
+  { temperature = 1, logitClamp }: DistillSettings["bregman"],
+): Tensor {
+  return limit(affine(logit, 1 / temperature, 0), -logitClamp, logitClamp);
+}
+
+function sidLoss(
+  x: Tensor,
+  fake: Tensor,
+  teacher: Tensor,
+  { weighting }: Pick<DistillSettings, "weighting">,
+  factor: Tensor | undefined,
+): Tensor {
+  const each = sum(mul(sub(teacher, fake), sub(fake, x)), [1, 2, 3]);
+  if (weighting === "dmd") {
+    const distance = affine(mean(abs(stopGradient(sub(x, teacher))), [1, 2, 3]), 1, EPSILON);
+    return mean(div(each, distance));
+  }
+  return mean(factor ? mul(each, factor) : each);
+}
+
+/**
+ * Compiles the generator's gradient, of one batch or of one of the generator's microbatches. Run-time values: `blend`, the
+ * warm-up; `adversarial`, the weight of the adversarial term, where there is one; `keep`, 0 for a step's first
+ * microbatch, where the ratio is normalised by noise level. Metrics: `stats`, min, mean, max of the ratio r and of the weight c; `sidLoss`; `adversarialLoss`.
+ *
+ * What the weights c are to be divided by, their mean over the whole batch, is not known before the last microbatch:
+ * those are computed with c as it is, and the step's gradient is divided at its end. An adversarial term would be too.
+ *
+ * @throws {GraphError} where an adversarial term goes with microbatches whose weights are normalised.
+ */
+export async function compileGeneratorStep(
+  networks: DistillNetworks,
+  settings: DistillSettings,
+  bins?: RatioBins,
+): Promise<GeneratedProgram> {
+  const { generator } = networks;
+  const batch = generator.imagesAtOnce(settings.batch);
+  const { bregman, objective, adversarialWeight } = settings;
+  const deferred = bregman.normalise && objective === "bregman" ? generator.microbatches : undefined;
+  if (deferred && adversarialWeight > 0) {
+    throw new GraphError(
+      "The adversarial term cannot go with microbatches, whose divergence is normalised at the end.",
+    );
+  }
+  const input = await compileInput(networks, settings, batch, "generator");
+  const leaves = stepLeaves();
+  const draw = STREAM.generator;
+  const start = startOf(networks, settings, batch, leaves, "generator");
+  const x = generated(networks, start, settings.sigmaInit, input);
+  const sigma = noiseLevels(settings.sigma, (random) => random([batch], leaves.random(draw.sigma)));
+  const { terms, losses, stats, logit } = generatorGradient(networks, {
+    ...{ x, sigma, conditions: start.conditions, bins },
+    noise: randomNormal(x.shape, leaves.random(draw.noise)),
+    blend: host("blend"),
+  }, { ...settings, bregman: { ...bregman, normalise: bregman.normalise && !deferred } });
+  const program = await generator.workspace.compile({
+    label: "generator.gradient",
+    updates: [
+      ...gradientUpdates(generator, terms.map(({ at }) => at), terms.map(({ cotangent }) => cotangent)),
+      ...deferred ? [[deferred.weight, stats ? reshape(slice(stats, 0, 4, 5), []) : constant([1], [])] as const] : [],
+      ...bins && logit ? [bins.collect(sigma, logit)] : [],
+    ],
+    metrics: { ...losses, ...stats && { stats } },
+    metricsCapacity: METRICS_HELD * generator.runsAStep,
+  });
+  return new GeneratedProgram(program, "generator", input);
+}

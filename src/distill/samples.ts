@@ -1,0 +1,168 @@
+/** What the programs of a distillation share: networks, random numbers, the generator's images, noise levels. */
+
+import {
+  concat,
+  host,
+  type HostValues,
+  type Program,
+  randomNormal,
+  type RandomSource,
+  randomUniform,
+  type Run,
+  type Tensor,
+} from "../graph/mod.ts";
+import { denoise, generate, karrasLimits, karrasSigma, logNormalSigma, sameSigma } from "../diffusion/edm.ts";
+import { oneHot, randomLabels } from "../diffusion/labels.ts";
+import { type ImageSource, type StepLeaves, stepLeaves, type StepValues } from "../diffusion/teacher.ts";
+import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
+import { conditionSizes, imageSize } from "../nn/networks.ts";
+import type { Trainable, Weights } from "../optim/weights.ts";
+import { GeneratorInput } from "../diffusion/few_step.ts";
+import type { DistillSettings, SigmaLaw } from "./settings.ts";
+
+/** The networks of a distillation. */
+export interface DistillNetworks {
+  /** z → x. */
+  readonly generator: Trainable;
+  /** Score of the generator's samples. */
+  readonly fakeScore?: Trainable | undefined;
+  /** Real or generated; absent also where the classifier has no parameters of its own. */
+  readonly classifier?: Trainable | undefined;
+  /** Frozen. */
+  readonly teacher: Weights;
+}
+
+/** Streams of the random numbers of a step; critics and generator draw apart. */
+export const STREAM = {
+  critic: {
+    ...{ latent: 0x10, sigma: 0x11, noise: 0x12, classifierSigma: 0x13, classifierNoise: 0x14, penalty: 0x15 },
+    ...{ labels: 0x16, level: 0x17, input: 0x40 },
+  },
+  generator: { latent: 0x20, sigma: 0x21, noise: 0x22, labels: 0x26, level: 0x27, input: 0x50 },
+  held: { latent: 0x30, sigma: 0x31, noise: 0x32, labels: 0x36, level: 0x37, input: 0x60 },
+} as const;
+
+/** Which of them a program draws from. */
+export type Draws = "critic" | "generator" | "held";
+
+/** Noise levels [N] by the law, from the random numbers [N] that `draw` gives. */
+export function noiseLevels(
+  { law, range, ...normal }: SigmaLaw,
+  draw: (random: typeof randomNormal) => Tensor,
+): Tensor {
+  return law === "karras" ? karrasSigma(draw(randomUniform), range) : logNormalSigma(draw(randomNormal), normal);
+}
+
+/** The least and the greatest σ of a law, where most of it lies. */
+export function sigmaLimitsOf({ law, range, mean, std }: SigmaLaw): [number, number] {
+  if (law === "log-normal") return [Math.exp(mean - 3 * std), Math.exp(mean + 3 * std)];
+  return karrasLimits(range);
+}
+
+/** A network's denoiser with its weights. */
+export function denoiserOf(weights: Weights): DenoisingNetwork {
+  return weights.network as DenoisingNetwork;
+}
+
+/** Random classes of `batch` images as conditions of the networks, where these have any. */
+function drawConditions(
+  teacher: Weights,
+  { classShares }: Pick<DistillSettings, "classShares">,
+  batch: number,
+  source: RandomSource,
+): Conditions {
+  const { labelDim } = conditionSizes(denoiserOf(teacher).config);
+  if (labelDim === 0) return {};
+  return { labels: oneHot(randomLabels(batch, classShares ?? labelDim, source), labelDim) };
+}
+
+/** Two batches' conditions as those of one. */
+export function joined(parts: readonly Conditions[]): Conditions {
+  const labels = parts.map(({ labels }) => labels);
+  return labels[0] ? { labels: concat(labels as Tensor[], 0) } : {};
+}
+
+/** What the generator starts a batch from. */
+export interface Start {
+  /** Standard normal [N, C, H, W]. */
+  readonly z: Tensor;
+  /** Classes. */
+  readonly conditions: Conditions;
+}
+
+/** The random numbers that a batch of generated images begins with. */
+export function startOf(
+  { generator, teacher }: DistillNetworks,
+  settings: Pick<DistillSettings, "classShares">,
+  batch: number,
+  leaves: StepLeaves,
+  draws: Draws,
+): Start {
+  const { imageChannels, resolution } = imageSize((generator.network as DenoisingNetwork).config);
+  const { latent, labels } = STREAM[draws];
+  return {
+    z: randomNormal([batch, imageChannels, resolution, resolution], leaves.random(latent)),
+    conditions: drawConditions(teacher, settings, batch, leaves.random(labels)),
+  };
+}
+
+/** The generator's images: of z, or of several steps' `input` at the run-time value `level`. */
+export function generated(
+  { generator }: DistillNetworks,
+  { z, conditions }: Start,
+  sigmaInit: number,
+  input: GeneratorInput | undefined,
+): Tensor {
+  const { values: { lookup }, network } = generator;
+  if (!input) return generate(network as DenoisingNetwork, lookup, z, sigmaInit, conditions);
+  const { tensor } = input.images;
+  const sigma = sameSigma(host("level"), tensor.shape[0]!);
+  return denoise(network as DenoisingNetwork, lookup, tensor, sigma, conditions);
+}
+
+/** Compiles what makes the inputs of a generator of several steps; undefined for one step. */
+export function compileInput(
+  networks: DistillNetworks,
+  settings: Pick<DistillSettings, "sigmaInit" | "laterSigmas" | "classShares">,
+  batch: number,
+  draws: Draws,
+): Promise<GeneratorInput> | undefined {
+  const { sigmaInit, laterSigmas } = settings;
+  if (laterSigmas.length === 0) return undefined;
+  const leaves = stepLeaves();
+  return GeneratorInput.create({
+    weights: networks.generator.values,
+    levels: [sigmaInit, ...laterSigmas],
+    ...startOf(networks, settings, batch, leaves, draws),
+    noise: (index) => leaves.random(STREAM[draws].input + index),
+    label: `${draws}.input`,
+  });
+}
+
+/** A program that works on the generator's images. */
+export class GeneratedProgram {
+  /** `input` is there for generators of several steps. */
+  constructor(readonly program: Program, private readonly draws: Draws, private readonly input?: GeneratorInput) {}
+
+  /** The runs for the run-time values of a step, of which the program takes what it has. */
+  runs(values: StepValues): Run[] {
+    const { input, program } = this;
+    const { seed, step, first } = values;
+    const index = input ? input.indexAt(seed, step, STREAM[this.draws].level) : 0;
+    const all: HostValues = { ...values, ...input && { level: input.level(index) } };
+    return [...input?.runs(index, { seed, step, first }) ?? [], program.at(program.taken(all))];
+  }
+}
+
+/** The next real images with their classes as conditions. */
+export function realImages(
+  networks: DistillNetworks,
+  source: ImageSource,
+  leaves: StepLeaves,
+  batch: number,
+): { readonly images: Tensor; readonly conditions: Conditions } {
+  const { images, labels } = leaves.images(source, batch);
+  const { labelDim } = conditionSizes(denoiserOf(networks.teacher).config);
+  const conditions: Conditions = labels && labelDim > 0 ? { labels: oneHot(labels, labelDim) } : {};
+  return { images, conditions };
+}
