@@ -1,14 +1,15 @@
 /** Tests of generators of several steps, of guidance, and of the critics' losses. */
 
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { normalArray, type Seed } from "../src/data/philox.ts";
+import { normalArray, type Seed, uniformArray } from "../src/data/philox.ts";
 import { denoise, karrasLevels, sameSigma } from "../src/diffusion/edm.ts";
-import { GeneratorInput, generatorLevels } from "../src/diffusion/few_step.ts";
+import { GeneratorInput, generatorLevels, levelsAt } from "../src/diffusion/few_step.ts";
 import { createSampler, latentValues } from "../src/diffusion/sampler.ts";
 import { imageValues, randomValues, stepLeaves } from "../src/diffusion/teacher.ts";
 import { FAKE_WEIGHTINGS } from "../src/distill/settings.ts";
 import { compileCriticStep } from "../src/distill/critics.ts";
-import { compileGeneratorStep, generatorGradient } from "../src/distill/generator.ts";
+import { generatorGradient } from "../src/distill/generator.ts";
+import { compileInput, generated, startOf } from "../src/distill/samples.ts";
 import { constant, randomNormal, Workspace } from "../src/graph/mod.ts";
 import { createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
 import { songUNetConfig } from "../src/nn/song_unet.ts";
@@ -56,26 +57,29 @@ gpuTest("GeneratorInput: each level's input is the generator's own result with n
   weights.write(arrays);
   const leaves = stepLeaves();
   const z = randomNormal([batch, 1, 8, 8], leaves.random(0x20));
+  const index = workspace.variable("index", [batch]);
   const input = await GeneratorInput.create({
-    ...{ weights, levels, z, label: "test" },
+    ...{ weights, levels, z, index: index.tensor, label: "test" },
     noise: (index) => leaves.random(0x50 + index),
   });
   const normals = (stream: number) => normalArray(SEED, 4, 5, batch, 64, stream);
-  let expected = Float64Array.from(normals(0x20), (value) => 2.5 * value);
-  for (const index of [0, 1, 2]) {
-    if (index > 0) {
-      const noise = normals(0x50 + index);
-      expected = denoised(arrays, expected, levels[index - 1]!).map((value, i) => value + levels[index]! * noise[i]!);
-    }
-    workspace.submit(input.runs(index, randomValues(SEED, 4, 5)));
-    const error = relativeError(await input.images.read() as Float32Array, expected);
-    assert(error < 1e-5, `level ${index}: relative error ${error}`);
-    assertEquals(input.level(index), levels[index]);
+  const expected = [Float64Array.from(normals(0x20), (value) => 2.5 * value)];
+  for (const i of [1, 2]) {
+    const noise = normals(0x50 + i);
+    expected.push(denoised(arrays, expected[i - 1]!, levels[i - 1]!).map((x, j) => x + levels[i]! * noise[j]!));
   }
-  const counts = [0, 0, 0];
-  for (let step = 0; step < 3000; step++) counts[input.indexAt(SEED, step, 0x27)]!++;
-  // Five standard deviations of a binomial count.
-  for (const count of counts) assert(Math.abs(count - 1000) < 5 * Math.sqrt(3000 * 2 / 9), `${counts}`);
+  for (const wanted of [[0, 0, 0], [1, 1, 1], [2, 2, 2], [2, 0, 1]]) {
+    index.write(Float32Array.from(wanted));
+    workspace.submit(input.runs(randomValues(SEED, 4, 5)));
+    const images = await input.images.read() as Float32Array;
+    wanted.forEach((level, sample) => {
+      const of = (values: ArrayLike<number>) => Array.from(values).slice(64 * sample, 64 * sample + 64);
+      const error = relativeError(of(images), of(expected[level]!));
+      assert(error < 1e-5, `levels ${wanted}, sample ${sample}: relative error ${error}`);
+    });
+    const { sigma } = interpret({ sigma: levelsAt(levels, constant(wanted, [3])) });
+    assertEquals([...sigma], wanted.map((level) => Math.fround(levels[level]!)));
+  }
   workspace.destroy();
 });
 
@@ -119,21 +123,28 @@ const KL = {
   classifier: { ...SETTINGS.classifier, loss: "hinge" as const },
 };
 
-gpuTest("training steps of a generator of several steps take the level of the step", async (gpu) => {
-  const workspace = new Workspace(gpu), laterSigmas = [0.5];
-  const step = await compileGeneratorStep(networksOf(workspace, NETWORK), { ...KL, batch: 2, laterSigmas });
-  const seen = new Set<number>();
-  for (let i = 0; i < 12; i++) {
-    const runs = step.runs({ ...randomValues(SEED, i), blend: 1 });
-    const { level } = runs.at(-1)!.values as { level: number };
-    assertEquals(runs.length, level === 2.5 ? 2 : 3);
-    assert(level === 2.5 || level === 0.5);
-    seen.add(level);
-  }
-  assertEquals(seen.size, 2);
-  await gpu.idle();
-  workspace.destroy();
-});
+gpuTest(
+  "training steps of a generator of several steps draw each sample's level, and evaluate it there",
+  async (gpu) => {
+    const workspace = new Workspace(gpu), networks = networksOf(workspace, NETWORK), batch = 6;
+    const settings = { ...KL, laterSigmas: [0.5] };
+    const leaves = stepLeaves();
+    const input = (await compileInput(networks, settings, batch, "generator"))!;
+    const x = generated(networks, startOf(networks, settings, batch, leaves, "generator"), settings, input);
+    const program = await workspace.compile({ label: "test", outputs: { x } });
+    const uniforms = uniformArray(SEED, 2, 0, batch, 1, 0x27);
+    assertEquals(new Set([...uniforms].map((u) => u > 0.5)).size, 2, "a seed with both levels");
+    workspace.submit([...input.runs(randomValues(SEED, 2)), program.at(randomValues(SEED, 2))]);
+    const images = (await program.read()).x!;
+    const arrays = randomWeights(NETWORK, 1);
+    const z = normalArray(SEED, 2, 0, batch, 64, 0x20), noise = normalArray(SEED, 2, 0, batch, 64, 0x51);
+    const first = denoised(arrays, z.map((value) => 2.5 * value), 2.5);
+    const second = denoised(arrays, first.map((value, i) => value + 0.5 * noise[i]!), 0.5);
+    const expected = first.map((value, i) => uniforms[Math.floor(i / 64)]! > 0.5 ? second[i]! : value);
+    assert(relativeError(images, expected) < 1e-5);
+    workspace.destroy();
+  },
+);
 
 gpuTest("guidance: the teacher's images move from those without a class through those with it", async (gpu) => {
   const workspace = new Workspace(gpu), networks = networksOf(workspace, CLASSES), batch = 3;

@@ -1,17 +1,22 @@
-/** Generators of several steps: their noise levels, and training on inputs that come about as in sampling. */
+/** Generators of several steps: their noise levels, and the inputs that come about on the way. */
 
-import { type Seed, uniformAt } from "../data/philox.ts";
 import {
   affine,
+  constant,
+  greater,
   type HostValues,
+  mul,
   type Program,
   randomNormal,
   type RandomSource,
   type Run,
+  sum,
   type Tensor,
   type Variable,
+  where,
 } from "../graph/mod.ts";
-import { addNoise, denoise, KARRAS, sameSigma } from "./edm.ts";
+import { addNoise, denoise, KARRAS, perSample, sameSigma } from "./edm.ts";
+import { oneHot } from "./labels.ts";
 import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
 import type { Weights } from "../optim/weights.ts";
 
@@ -25,6 +30,11 @@ export function generatorLevels(sigmaInit: number, steps: number): number[] {
   return Array.from({ length: steps }, (_, i) => i === 0 ? sigmaInit : (high + (i / steps) * (low - high)) ** rho);
 }
 
+/** The noise levels [N] with the indices `index` [N] of `levels`. */
+export function levelsAt(levels: readonly number[], index: Tensor): Tensor {
+  return sum(mul(oneHot(index, levels.length), constant(levels, [1, levels.length])), [1]);
+}
+
 /** What the inputs of a generator of several steps are made with. */
 export interface InputSettings {
   /** The generator. */
@@ -33,6 +43,8 @@ export interface InputSettings {
   readonly network?: DenoisingNetwork;
   /** Its noise levels, descending. */
   readonly levels: readonly number[];
+  /** Index [N] of the level whose input is wanted, of each sample. */
+  readonly index: Tensor;
   /** Standard normal [N, C, H, W]. */
   readonly z: Tensor;
   /** Source of the noise that is added at level `index`, from 1 on. */
@@ -49,15 +61,15 @@ export interface InputSettings {
  */
 export class GeneratorInput {
   private constructor(
-    /** The noisy images [N, C, H, W] that the next evaluation takes. */
+    /** The noisy images [N, C, H, W] that the wanted evaluation takes. */
     readonly images: Variable,
-    private readonly levels: readonly number[],
     private readonly programs: readonly Program[],
   ) {}
 
-  /** Compiles the beginning and the step to each later level. */
+  /** Compiles the beginning and the step to each later level, which leaves samples alone that are where they are wanted. */
   static async create(settings: InputSettings): Promise<GeneratorInput> {
-    const { weights, network = weights.network as DenoisingNetwork, levels, z, noise, conditions, label } = settings;
+    const { weights, network = weights.network as DenoisingNetwork, levels, index, z } = settings;
+    const { noise, conditions, label } = settings;
     const { workspace } = weights;
     const images = workspace.variable(`${label}.input`, z.shape);
     const batch = z.shape[0]!;
@@ -66,23 +78,15 @@ export class GeneratorInput {
     for (let i = 1; i < levels.length; i++) {
       const x = denoise(network, weights.lookup, images.tensor, sameSigma(levels[i - 1]!, batch), conditions);
       const next = addNoise(x, randomNormal(z.shape, noise(i)), sameSigma(levels[i]!, batch));
-      programs.push(await workspace.compile({ label: `${label}.step${i}`, updates: [[images, next]] }));
+      const wanted = perSample(greater(index, constant([i - 0.5], [1])));
+      const updates = [[images, where(wanted, next, images.tensor)]] as const;
+      programs.push(await workspace.compile({ label: `${label}.step${i}`, updates }));
     }
-    return new GeneratorInput(images, levels, programs);
+    return new GeneratorInput(images, programs);
   }
 
-  /** The runs that leave the input of level `index` in `images`; of `values` each takes those of its leaves. */
-  runs(index: number, values: HostValues): Run[] {
-    return this.programs.slice(0, index + 1).map((program) => program.at(program.taken(values)));
-  }
-
-  /** The level of a training step, each as likely as the others: its index. */
-  indexAt(seed: Seed, step: number, stream: number): number {
-    return Math.min(this.levels.length - 1, Math.floor(uniformAt(seed, step, 0, 0, stream) * this.levels.length));
-  }
-
-  /** Noise level number `index`. */
-  level(index: number): number {
-    return this.levels[index]!;
+  /** The runs that leave the inputs in `images`; of `values` each takes those of its leaves. */
+  runs(values: HostValues): Run[] {
+    return this.programs.map((program) => program.at(program.taken(values)));
   }
 }

@@ -154,6 +154,7 @@ async function generatorSampler(weights: Weights, info: ModelInfo, batch: number
   const network = inF32(weights), levels = [info.sigmaInit!, ...info.laterSigmas ?? []];
   const input = levels.length === 1 ? undefined : await GeneratorInput.create({
     ...{ weights, network, levels, z, conditions, label: "sample" },
+    index: sameSigma(levels.length - 1, batch),
     noise: (index) => ({ ...randomLeaves(), stream: INPUT_STREAM + index }),
   });
   const x = input
@@ -168,7 +169,7 @@ async function generatorSampler(weights: Weights, info: ModelInfo, batch: number
     sample: (seed, first, count, label) =>
       inBatches(info, batch, count, async (done) => {
         const values = { ...latentValues(seed, first + done), ...labelValues(info, label) };
-        workspace.submit([...input?.runs(levels.length - 1, values) ?? [], program.at(program.taken(values))]);
+        workspace.submit([...input?.runs(values) ?? [], program.at(program.taken(values))]);
         return (await program.read()).images as Uint32Array;
       }),
   };

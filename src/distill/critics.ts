@@ -71,7 +71,7 @@ export async function compileCriticStep(
   const input = await compileInput(networks, settings, batch, "critic");
   const leaves = stepLeaves();
   const start = startOf(networks, settings, batch, leaves, "critic");
-  const x = stopGradient(generated(networks, start, settings.sigmaInit, input));
+  const x = stopGradient(generated(networks, start, settings, input));
   const losses = sharesEncoder(settings.classifier) && critics.classifier
     ? sharedLosses(networks, settings, { images, leaves, x, start })
     : {
@@ -93,7 +93,7 @@ export async function compileCriticStep(
     metrics: { ...fakeLoss && { fakeLoss }, ...loss && { classifierLoss: loss } },
     metricsCapacity: METRICS_HELD * (fakeScore ?? classifier)!.runsAStep,
   });
-  return new GeneratedProgram(program, "critic", input);
+  return new GeneratedProgram(program, input);
 }
 
 /** What a critic's loss is made of. */

@@ -208,7 +208,7 @@ export async function compileGeneratorStep(
   const leaves = stepLeaves();
   const draw = STREAM.generator;
   const start = startOf(networks, settings, batch, leaves, "generator");
-  const x = generated(networks, start, settings.sigmaInit, input);
+  const x = generated(networks, start, settings, input);
   const sigma = noiseLevels(settings.sigma, (random) => random([batch], leaves.random(draw.sigma)));
   const { terms, losses, stats, logit } = generatorGradient(networks, {
     ...{ x, sigma, conditions: start.conditions, bins },
@@ -225,5 +225,5 @@ export async function compileGeneratorStep(
     metrics: { ...losses, ...stats && { stats } },
     metricsCapacity: METRICS_HELD * generator.runsAStep,
   });
-  return new GeneratedProgram(program, "generator", input);
+  return new GeneratedProgram(program, input);
 }

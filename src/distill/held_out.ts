@@ -33,7 +33,7 @@ export async function compileHeldOut(
   const draw = STREAM.held;
   const start = startOf(networks, settings, batch, leaves, "held");
   const real = realImages(networks, images, leaves, batch);
-  const both = concat([real.images, generated(networks, start, settings.sigmaInit, input)], 0);
+  const both = concat([real.images, generated(networks, start, settings, input)], 0);
   const sigma = noiseLevels(settings.sigma, (random) => random([2 * batch], leaves.random(draw.sigma)));
   const xt = addNoise(both, randomNormal(both.shape, leaves.random(draw.noise)), sigma);
   const { kind, loss } = settings.classifier;
@@ -41,5 +41,5 @@ export async function compileHeldOut(
   const output = classifierOutput(kind, networks, { xt, sigma, conditions });
   const logit = limitedLogit(readOut(output, loss, settings.bregman.logitClamp)!, settings.bregman);
   const program = await networks.generator.workspace.compile({ label: "heldOut", outputs: { sigma, logit } });
-  return new GeneratedProgram(program, "held", input);
+  return new GeneratedProgram(program, input);
 }

@@ -2,8 +2,6 @@
 
 import {
   concat,
-  host,
-  type HostValues,
   type Program,
   randomNormal,
   type RandomSource,
@@ -11,13 +9,13 @@ import {
   type Run,
   type Tensor,
 } from "../graph/mod.ts";
-import { denoise, generate, karrasLimits, karrasSigma, logNormalSigma, sameSigma } from "../diffusion/edm.ts";
+import { denoise, generate, karrasLimits, karrasSigma, logNormalSigma } from "../diffusion/edm.ts";
 import { oneHot, randomLabels } from "../diffusion/labels.ts";
 import { type ImageSource, type StepLeaves, stepLeaves, type StepValues } from "../diffusion/teacher.ts";
 import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
 import { conditionSizes, imageSize } from "../nn/networks.ts";
 import type { Trainable, Weights } from "../optim/weights.ts";
-import { GeneratorInput } from "../diffusion/few_step.ts";
+import { GeneratorInput, levelsAt } from "../diffusion/few_step.ts";
 import type { DistillSettings, SigmaLaw } from "./settings.ts";
 
 /** The networks of a distillation. */
@@ -82,58 +80,65 @@ export function joined(parts: readonly Conditions[]): Conditions {
   return labels[0] ? { labels: concat(labels as Tensor[], 0) } : {};
 }
 
+/** What of the settings decides how generated images begin. */
+type StartSettings = Pick<DistillSettings, "sigmaInit" | "laterSigmas" | "classShares">;
+
 /** What the generator starts a batch from. */
 export interface Start {
   /** Standard normal [N, C, H, W]. */
   readonly z: Tensor;
   /** Classes. */
   readonly conditions: Conditions;
+  /** Index [N] of the generator's noise level, where it has several. */
+  readonly index: Tensor | undefined;
 }
 
 /** The random numbers that a batch of generated images begins with. */
 export function startOf(
   { generator, teacher }: DistillNetworks,
-  settings: Pick<DistillSettings, "classShares">,
+  settings: StartSettings,
   batch: number,
   leaves: StepLeaves,
   draws: Draws,
 ): Start {
   const { imageChannels, resolution } = imageSize((generator.network as DenoisingNetwork).config);
-  const { latent, labels } = STREAM[draws];
+  const { latent, labels, level } = STREAM[draws];
+  const steps = 1 + settings.laterSigmas.length;
   return {
     z: randomNormal([batch, imageChannels, resolution, resolution], leaves.random(latent)),
     conditions: drawConditions(teacher, settings, batch, leaves.random(labels)),
+    index: steps > 1 ? randomLabels(batch, steps, leaves.random(level)) : undefined,
   };
 }
 
-/** The generator's images: of z, or of several steps' `input` at the run-time value `level`. */
+/** The generator's images: of z, or of several steps' `input`, each at the level of its index. */
 export function generated(
   { generator }: DistillNetworks,
-  { z, conditions }: Start,
-  sigmaInit: number,
+  { z, conditions, index }: Start,
+  { sigmaInit, laterSigmas }: StartSettings,
   input: GeneratorInput | undefined,
 ): Tensor {
   const { values: { lookup }, network } = generator;
-  if (!input) return generate(network as DenoisingNetwork, lookup, z, sigmaInit, conditions);
-  const { tensor } = input.images;
-  const sigma = sameSigma(host("level"), tensor.shape[0]!);
-  return denoise(network as DenoisingNetwork, lookup, tensor, sigma, conditions);
+  if (!input || !index) return generate(network as DenoisingNetwork, lookup, z, sigmaInit, conditions);
+  const sigma = levelsAt([sigmaInit, ...laterSigmas], index);
+  return denoise(network as DenoisingNetwork, lookup, input.images.tensor, sigma, conditions);
 }
 
 /** Compiles what makes the inputs of a generator of several steps; undefined for one step. */
 export function compileInput(
   networks: DistillNetworks,
-  settings: Pick<DistillSettings, "sigmaInit" | "laterSigmas" | "classShares">,
+  settings: StartSettings,
   batch: number,
   draws: Draws,
 ): Promise<GeneratorInput> | undefined {
   const { sigmaInit, laterSigmas } = settings;
-  if (laterSigmas.length === 0) return undefined;
   const leaves = stepLeaves();
+  const { index, ...start } = startOf(networks, settings, batch, leaves, draws);
+  if (!index) return undefined;
   return GeneratorInput.create({
     weights: networks.generator.values,
     levels: [sigmaInit, ...laterSigmas],
-    ...startOf(networks, settings, batch, leaves, draws),
+    ...{ ...start, index },
     noise: (index) => leaves.random(STREAM[draws].input + index),
     label: `${draws}.input`,
   });
@@ -142,15 +147,12 @@ export function compileInput(
 /** A program that works on the generator's images. */
 export class GeneratedProgram {
   /** `input` is there for generators of several steps. */
-  constructor(readonly program: Program, private readonly draws: Draws, private readonly input?: GeneratorInput) {}
+  constructor(readonly program: Program, private readonly input?: GeneratorInput) {}
 
   /** The runs for the run-time values of a step, of which the program takes what it has. */
   runs(values: StepValues): Run[] {
     const { input, program } = this;
-    const { seed, step, first } = values;
-    const index = input ? input.indexAt(seed, step, STREAM[this.draws].level) : 0;
-    const all: HostValues = { ...values, ...input && { level: input.level(index) } };
-    return [...input?.runs(index, { seed, step, first }) ?? [], program.at(program.taken(all))];
+    return [...input?.runs(values) ?? [], program.at(program.taken(values))];
   }
 }
 
