@@ -181,7 +181,6 @@ Deno.test("train: settings of the distillation that contradict each other", asyn
     [["--classifier", "fake-head", "--set", "distill.classifier.updates=1"], /updates \(1\) should be .* \(3\)/],
     [["--objective", "sid", "--set", "distill.ratio.bins=3"], /distill\.ratio\.bins is for divergences/],
     [["--set", "distill.laterSigmas=[3]"], /should descend, not be 2\.5, 3/],
-    [["--microbatch", "16", "--adversarial", "1"], /--microbatch cannot go with --adversarial/],
     [
       ["--classifier-loss", "hinge", "--h", "kl"],
       /serves the adversarial term alone, whose weight, --adversarial, is 0/,

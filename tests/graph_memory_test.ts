@@ -170,7 +170,7 @@ async function trainingPrograms(
   await stage(async (workspace) => {
     const made = networks(workspace);
     seen("critics", (await compileCriticStep(made, images(workspace, config), settings)).program, workspace);
-    seen("generator", (await compileGeneratorStep(made, settings)).program, workspace);
+    seen("generator", (await compileGeneratorStep(made, settings)).gradient.program, workspace);
   });
 }
 

@@ -1,8 +1,8 @@
 /** The generator's step as a program. */
 
-import { GraphError } from "../gpu/errors.ts";
 import {
   abs,
+  add,
   affine,
   bregmanGradient,
   bregmanWeights,
@@ -19,6 +19,8 @@ import {
   sub,
   sum,
   type Tensor,
+  type Variable,
+  where,
 } from "../graph/mod.ts";
 import { addNoise, denoise, denoiseWithFeatures, guide } from "../diffusion/edm.ts";
 import { lossWeight } from "../diffusion/preconditioning.ts";
@@ -53,6 +55,8 @@ export interface GeneratorInputs {
   readonly conditions?: Conditions;
   /** Running means of the ratio. */
   readonly bins?: RatioBins | undefined;
+  /** []: what the weights c are divided by, where that is not the mean over these images. */
+  readonly meanWeight?: Tensor | undefined;
 }
 
 /** A term of what the generator minimises: `cotangent` enters the graph at `at`. */
@@ -115,7 +119,7 @@ const EPSILON = 1e-8;
  */
 export function generatorGradient(
   networks: DistillNetworks,
-  { x, noise, sigma, blend, conditions, bins }: GeneratorInputs,
+  { x, noise, sigma, blend, conditions, bins, meanWeight }: GeneratorInputs,
   settings: DistillSettings,
 ): GeneratorTerms {
   const { objective, form, classifier, adversarialWeight, bregman } = settings;
@@ -134,7 +138,8 @@ export function generatorGradient(
     const limited = raw && limit(limitedLogit(raw, bregman), -Math.log(bregman.ratioMax), -Math.log(bregman.ratioMin));
     const offsets = bins?.offsets(sigma);
     const found = raw && bregmanWeights({ logits: raw, blend, ...offsets && { offsets } }, bregman);
-    const weights = found?.weights ?? affine(sigma, 0, 1);
+    const own = found?.weights ?? affine(sigma, 0, 1);
+    const weights = meanWeight ? div(own, meanWeight) : own;
     ratio = { weights, ...found && { stats: found.stats }, ...limited && { logit: limited } };
     const factor = scoreFactor(networks, settings, sigma);
     const weighted = factor ? mul(weights, factor) : weights;
@@ -180,50 +185,62 @@ function sidLoss(
   return mean(factor ? mul(each, factor) : each);
 }
 
+/** The programs of the generator's step. */
+export interface GeneratorStep {
+  /** Its gradient. */
+  readonly gradient: GeneratedProgram;
+  /** The mean of the weights c over a step's microbatches, to be run for all of them first; absent where it is not needed. */
+  readonly meanWeight: GeneratedProgram | undefined;
+}
+
 /**
  * Compiles the generator's gradient, of one batch or of one of the generator's microbatches. Run-time values: `blend`, the
- * warm-up; `adversarial`, the weight of the adversarial term, where there is one; `keep`, 0 for a step's first
- * microbatch, where the ratio is normalised by noise level. Metrics: `stats`, min, mean, max of the ratio r and of the weight c; `sidLoss`; `adversarialLoss`.
+ * warm-up; `adversarial`, the weight of the adversarial term, where there is one; `keep`, 0 for a step's first microbatch.
+ * Metrics: `stats`, min, mean, max of the ratio r and of the weight c; `sidLoss`; `adversarialLoss`.
  *
- * What the weights c are to be divided by, their mean over the whole batch, is not known before the last microbatch:
- * those are computed with c as it is, and the step's gradient is divided at its end. An adversarial term would be too.
- *
- * @throws {GraphError} where an adversarial term goes with microbatches whose weights are normalised.
+ * What the weights c of microbatches are divided by, their mean over the whole batch, is found by a pass of its own.
  */
 export async function compileGeneratorStep(
   networks: DistillNetworks,
   settings: DistillSettings,
   bins?: RatioBins,
-): Promise<GeneratedProgram> {
-  const { generator } = networks;
+): Promise<GeneratorStep> {
+  const { generator } = networks, { workspace, microbatches } = generator;
   const batch = generator.imagesAtOnce(settings.batch);
-  const { bregman, objective, adversarialWeight } = settings;
-  const deferred = bregman.normalise && objective === "bregman" ? generator.microbatches : undefined;
-  if (deferred && adversarialWeight > 0) {
-    throw new GraphError(
-      "The adversarial term cannot go with microbatches, whose divergence is normalised at the end.",
-    );
-  }
+  const { bregman } = settings;
   const input = await compileInput(networks, settings, batch, "generator");
-  const leaves = stepLeaves();
-  const draw = STREAM.generator;
-  const start = startOf(networks, settings, batch, leaves, "generator");
-  const x = generated(networks, start, settings, input);
-  const sigma = noiseLevels(settings.sigma, (random) => random([batch], leaves.random(draw.sigma)));
-  const { terms, losses, stats, logit } = generatorGradient(networks, {
-    ...{ x, sigma, conditions: start.conditions, bins },
-    noise: randomNormal(x.shape, leaves.random(draw.noise)),
-    blend: host("blend"),
-  }, { ...settings, bregman: { ...bregman, normalise: bregman.normalise && !deferred } });
-  const program = await generator.workspace.compile({
+  const apart = microbatches && bregman.normalise && needs(settings).ratio
+    ? workspace.variable("generator.meanWeight", [])
+    : undefined;
+  const terms = (meanWeight?: Tensor) => {
+    const leaves = stepLeaves();
+    const draw = STREAM.generator;
+    const start = startOf(networks, settings, batch, leaves, "generator");
+    const x = generated(networks, start, settings, input);
+    const sigma = noiseLevels(settings.sigma, (random) => random([batch], leaves.random(draw.sigma)));
+    const inputs = { x, sigma, conditions: start.conditions, bins, meanWeight, blend: host("blend") };
+    const noise = randomNormal(x.shape, leaves.random(draw.noise));
+    const normalise = bregman.normalise && !apart;
+    return {
+      sigma,
+      ...generatorGradient(networks, { ...inputs, noise }, { ...settings, bregman: { ...bregman, normalise } }),
+    };
+  };
+  const meanWeight = async (sum: Variable) => {
+    const mean = reshape(slice(terms().stats!, 0, 4, 5), []);
+    const before = where(host("keep"), sum.tensor, constant([0], []));
+    const updates = [[sum, add(before, affine(mean, 1 / microbatches!.count, 0))]] as const;
+    return new GeneratedProgram(await workspace.compile({ label: "generator.meanWeight", updates }), input);
+  };
+  const { terms: all, losses, stats, logit, sigma } = terms(apart?.tensor);
+  const gradient = await workspace.compile({
     label: "generator.gradient",
     updates: [
-      ...gradientUpdates(generator, terms.map(({ at }) => at), terms.map(({ cotangent }) => cotangent)),
-      ...deferred ? [[deferred.weight, stats ? reshape(slice(stats, 0, 4, 5), []) : constant([1], [])] as const] : [],
+      ...gradientUpdates(generator, all.map(({ at }) => at), all.map(({ cotangent }) => cotangent)),
       ...bins && logit ? [bins.collect(sigma, logit)] : [],
     ],
     metrics: { ...losses, ...stats && { stats } },
     metricsCapacity: METRICS_HELD * generator.runsAStep,
   });
-  return new GeneratedProgram(program, input);
+  return { gradient: new GeneratedProgram(gradient, input), meanWeight: apart && await meanWeight(apart) };
 }

@@ -1,17 +1,6 @@
 /** The sum of a step's gradients over its microbatches as a program. */
 
-import {
-  accumulate,
-  add,
-  affine,
-  constant,
-  host,
-  type Program,
-  type Run,
-  type Tensor,
-  type Variable,
-  where,
-} from "../graph/mod.ts";
+import { accumulate, host, type Program, type Run, type Tensor, type Variable } from "../graph/mod.ts";
 import type { Microbatches, Trainable } from "./weights.ts";
 
 /** Adds up the gradients of microbatches; without microbatches there is nothing to add. */
@@ -35,21 +24,22 @@ export class Accumulator {
    * from its first sample on, and the sum.
    */
   runs(batch: number, gradientFrom: (first: number) => readonly Run[]): Run[] {
-    return Array.from({ length: this.count }, (_, i) => {
-      const part = gradientFrom(i * batch / this.count);
-      return this.program ? [...part, this.program.at({ keep: Number(i > 0) })] : part;
-    }).flat();
+    return this.firsts(batch).flatMap((first) => {
+      const part = gradientFrom(first);
+      return this.program ? [...part, this.program.at({ keep: Number(first > 0) })] : part;
+    });
+  }
+
+  /** The first sample of every microbatch. */
+  firsts(batch: number): number[] {
+    return Array.from({ length: this.count }, (_, i) => i * batch / this.count);
   }
 }
 
 function sums(
   chunks: readonly Variable[],
-  { count, grad, weight, divisor }: Microbatches,
+  { count, grad }: Microbatches,
   keep: Tensor,
 ): (readonly [Variable, Tensor])[] {
-  const before = where(keep, divisor.tensor, constant([0], []));
-  return [
-    ...chunks.map((sum, i) => [sum, accumulate(sum.tensor, grad.flat.chunks[i]!.tensor, keep, 1 / count)] as const),
-    [divisor, add(before, affine(weight.tensor, 1 / count, 0))],
-  ];
+  return chunks.map((sum, i) => [sum, accumulate(sum.tensor, grad.flat.chunks[i]!.tensor, keep, 1 / count)] as const);
 }

@@ -60,19 +60,18 @@ export class Optimizer {
 
   /** Compiles the step. */
   static async create(network: Trainable, settings: AdamSettings): Promise<Optimizer> {
-    const { workspace, name, values, m, v, ema, grad, microbatches, lossScale } = network;
+    const { workspace, name, values, m, v, ema, grad, lossScale } = network;
     const hyper = host("hyper", [4]);
     const chunks = values.flat.chunks.map((_, i) => i);
     const norms = chunks.map((i) => sumSquares(grad.flat.chunks[i]!.tensor));
     const squaredNorm = norms.reduce(add);
     const unscaled = (x: Tensor) => lossScale === 1 ? x : affine(x, 1 / lossScale, 0);
-    const divided = (x: Tensor) => unscaled(microbatches ? div(x, microbatches.divisor.tensor) : x);
-    const gradNorm = divided(sqrt(squaredNorm));
+    const gradNorm = unscaled(sqrt(squaredNorm));
     const { beta1, beta2, clipNorm } = settings;
     const sanitise = clipNorm === 0;
     const one = constant([1], []);
     const clipping = sanitise ? one : clamp(div(constant([clipNorm], []), affine(gradNorm, 1, 1e-6)), 0, 1);
-    const control = concat([divided(clipping), sanitise ? one : isFinite(squaredNorm)].map((x) => reshape(x, [1])), 0);
+    const control = concat([unscaled(clipping), sanitise ? one : isFinite(squaredNorm)].map((x) => reshape(x, [1])), 0);
     const updates = chunks.flatMap((i) => {
       const state = [values, m, v, ema].map((part) => part.flat.chunks[i]!) as [Variable, Variable, Variable, Variable];
       const [p, m0, v0, ema0] = state.map(({ tensor }) => tensor) as [Tensor, Tensor, Tensor, Tensor];

@@ -2,14 +2,7 @@
 
 import { GraphError } from "../gpu/errors.ts";
 import { normalArray, philox4x32, type Seed } from "../data/philox.ts";
-import {
-  elementCount,
-  type FlatLayout,
-  flatLayout,
-  type FlatVariable,
-  type Variable,
-  type Workspace,
-} from "../graph/mod.ts";
+import { elementCount, type FlatLayout, flatLayout, type FlatVariable, type Workspace } from "../graph/mod.ts";
 import type { ParameterLookup, ParameterSpec } from "../nn/layers.ts";
 import type { Network } from "../nn/network.ts";
 
@@ -80,21 +73,6 @@ export interface Microbatches {
   readonly count: number;
   /** The gradient of one of them. */
   readonly grad: Weights;
-  /** []: its weight; 1 where the program that writes `grad` does not write it. */
-  readonly weight: Variable;
-  /** []: the mean weight of a step, which its gradient is to be divided by. */
-  readonly divisor: Variable;
-}
-
-function makeMicrobatches(grad: Weights, count: number): Microbatches {
-  const [weight, divisor] = ["weight", "divisor"].map((part) =>
-    grad.workspace.variable(`${grad.name}/${part}`, [])
-  ) as [
-    Variable,
-    Variable,
-  ];
-  weight.write(new Float32Array([1]));
-  return { count, grad, weight, divisor };
 }
 
 /**
@@ -140,7 +118,7 @@ export class Trainable {
     this.m = make("m");
     this.v = make("v");
     this.grad = make("grad");
-    this.microbatches = microbatches === 1 ? undefined : makeMicrobatches(make("microbatch"), microbatches);
+    this.microbatches = microbatches === 1 ? undefined : { grad: make("microbatch"), count: microbatches };
   }
 
   /** Runs of a program that computes gradients in a step. */

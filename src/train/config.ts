@@ -604,7 +604,7 @@ export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fa
 }
 
 /** Calls `fail` where the distillation's settings contradict each other. */
-function checkDistillation({ distill, microbatch, precision }: RunConfig, fail: Fail): void {
+function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void {
   const { h, lambda, hWeight, objective, form, weighting, ratio, classifier, fakeScore, adversarial } = distill;
   if (hWeight === undefined && objective === "bregman") checkLambda(h, lambda);
   if (ratio.min >= ratio.max) {
@@ -660,9 +660,6 @@ function checkDistillation({ distill, microbatch, precision }: RunConfig, fail: 
         sigmas.join(", ")
       }`,
     );
-  }
-  if (microbatch !== undefined && adversarial.weight > 0 && objective === "bregman") {
-    fail("--microbatch cannot go with --adversarial, as the divergence's gradient alone is divided by its mean weight");
   }
 }
 

@@ -221,7 +221,7 @@ export async function prepareDistillation(
   const bins = ratio.bins > 0 ? new RatioBins(workspace, ratio.bins, sigmaLimitsOf(settings.sigma)) : undefined;
   await bins?.compile();
   const critics = await prepareCritics(networks, images, config, settings);
-  const gradient = await compileGeneratorStep(networks, settings, bins);
+  const { gradient, meanWeight } = await compileGeneratorStep(networks, settings, bins);
   const optimizer = async (name: "generator" | "fakeScore" | "classifier", network: Trainable | undefined) => {
     const { betas: [beta1, beta2], clipNorm } = config.distill[name];
     const { ema } = config.distill.generator;
@@ -232,6 +232,7 @@ export async function prepareDistillation(
     bins,
     critics,
     gradient,
+    meanWeight,
     heldOut: held && await compileHeldOut(networks, upload(held), settings, HELD_BATCH),
     sumGenerator: await Accumulator.create([generator]),
     updateGenerator: (await optimizer("generator", generator))!,
@@ -286,7 +287,7 @@ export function criticWarmupSteps({ distill: { criticWarmupImages, batch } }: Ru
 
 /** The runs of step `step` of the distillation, counted from 0: the critics' updates, then the generator's. */
 export function distillRuns(config: RunConfig, parts: DistillParts): (step: number) => Run[] {
-  const { bins, critics, gradient, sumGenerator, updateGenerator, updateFake, updateClassifier } = parts;
+  const { bins, critics, gradient, meanWeight, sumGenerator, updateGenerator, updateFake, updateClassifier } = parts;
   const { batch, warmupImages, adversarial, ratio, ...learning } = config.distill;
   const { fakeScore, classifier } = learning;
   const seed = distillSeed(config), steps = stepsOf(config.distill);
@@ -309,13 +310,11 @@ export function distillRuns(config: RunConfig, parts: DistillParts): (step: numb
       blend: images < warmupImages ? 0 : 1,
       ...adversarial.weight > 0 && { adversarial: images < adversarial.afterImages ? 0 : adversarial.weight },
     };
+    const from = (first: number) => ({ ...randomValues(seed, step, first), ...values, keep: Number(first > 0) });
     return [
       ...criticRuns.flat(),
-      ...sumGenerator.runs(batch, (first) =>
-        gradient.runs({
-          ...{ ...randomValues(seed, step, first), ...values },
-          ...bins && { keep: Number(first > 0) },
-        })),
+      ...meanWeight ? sumGenerator.firsts(batch).flatMap((first) => meanWeight.runs(from(first))) : [],
+      ...sumGenerator.runs(batch, (first) => gradient.runs(from(first))),
       ...bins ? [bins.step(0.5 ** (batch / ratio.binHalfLife))] : [],
       updateGenerator.at(update, rate(learning.generator)),
     ];

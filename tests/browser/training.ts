@@ -95,7 +95,7 @@ async function distil(
 
   const settings = programSettings(presetConfig("digits-tiny"));
   const critics = await compileCriticStep(networks, images, settings);
-  const gradient = await compileGeneratorStep(networks, settings);
+  const { gradient } = await compileGeneratorStep(networks, settings);
   const updates = await Promise.all(
     (["generator", "fakeScore", "classifier"] as const).map((name) =>
       Optimizer.create(networks[name], adam({ ...DISTILL[name], batch, ema }))
