@@ -146,7 +146,7 @@ Deno.test("train --teacher: what cannot be distilled on the data is refused", as
   await Deno.writeFile(`${root}/images.npz`, tinyImages(80, 3));
   assertMatch(
     await refused([...DISTIL, "--teacher", SONG, ...out], 2),
-    /song\.pkl is a teacher of classes; such a teacher is not distilled/,
+    /song\.pkl is a teacher of \d+ classes; .*images\.npz has 1/,
   );
   await Deno.writeFile(`${root}/grey.npz`, tinyImages(80, 1));
   const grey = ["train", "--preset", "digits-tiny", "--data", `${root}/grey.npz`, "--teacher", UNCOND];

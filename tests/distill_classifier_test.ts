@@ -19,7 +19,7 @@ import { weightHistogram } from "../src/train/diagnostics.ts";
 import { metricsInOrder } from "../src/train/run.ts";
 import { heldOutOf } from "../src/train/stages.ts";
 import { SETTINGS } from "./distillation.ts";
-import { gpuTest, relativeError } from "./gpu.ts";
+import { deviceTest, relativeError } from "./gpu.ts";
 import { interpret } from "./reference/interpreter.ts";
 
 const vector = (values: readonly number[]) => constant(values, [values.length]);
@@ -103,7 +103,7 @@ const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8,
 
 for (const kind of CLASSIFIERS) {
   for (const loss of CLASSIFIER_LOSSES) {
-    gpuTest(
+    deviceTest(
       `classifier: ${kind} learns by ${loss} to tell two sets apart, and the fake score where they share an encoder`,
       async (gpu) => {
         const workspace = new Workspace(gpu);
@@ -178,7 +178,7 @@ Deno.test("distillation: what an objective needs", () => {
   assertEquals(of(classifier({ loss: "hinge" })), [true, false, false]);
 });
 
-gpuTest("ratio bins: running means by noise level, also of a step in parts", async (gpu) => {
+deviceTest("ratio bins: running means by noise level, also of a step in parts", async (gpu) => {
   const workspace = new Workspace(gpu);
   const bins = new RatioBins(workspace, 4, [0.01, 10]);
   await bins.compile();
@@ -249,21 +249,24 @@ Deno.test("weight histogram: every image is counted once, by noise level and wei
   assertEquals([counts[7]![0], counts[7]![15], counts.flat().reduce((a, b) => a + b)], [1, 1, 4]);
 });
 
-gpuTest("classifier: the read-out on the device is the reference's, and what is not finite stays so", async (gpu) => {
-  const workspace = new Workspace(gpu);
-  const f = Float32Array.from({ length: 41 }, (_, i) => (i - 20) / 18);
-  const logit = readOut(constant(f, [41]), "least-squares", 10)!;
-  const { got } = await evaluate(workspace, { got: logit });
-  const { logit: expected } = interpret({ logit });
-  expected.forEach((value, i) =>
-    assertAlmostEquals((got as Float32Array)[i]!, value, 2e-3 * Math.max(1, Math.abs(value)))
-  );
-  const lost = workspace.variable("lost", [2]);
-  lost.write(Float32Array.of(NaN, 1));
-  const { read } = await evaluate(workspace, { read: readOut(lost.tensor, "least-squares", 10)! });
-  assertEquals([...read as Float32Array].map(Number.isFinite), [false, true]);
-  workspace.destroy();
-});
+deviceTest(
+  "classifier: the read-out on the device is the reference's, and what is not finite stays so",
+  async (gpu) => {
+    const workspace = new Workspace(gpu);
+    const f = Float32Array.from({ length: 41 }, (_, i) => (i - 20) / 18);
+    const logit = readOut(constant(f, [41]), "least-squares", 10)!;
+    const { got } = await evaluate(workspace, { got: logit });
+    const { logit: expected } = interpret({ logit });
+    expected.forEach((value, i) =>
+      assertAlmostEquals((got as Float32Array)[i]!, value, 2e-3 * Math.max(1, Math.abs(value)))
+    );
+    const lost = workspace.variable("lost", [2]);
+    lost.write(Float32Array.of(NaN, 1));
+    const { read } = await evaluate(workspace, { read: readOut(lost.tensor, "least-squares", 10)! });
+    assertEquals([...read as Float32Array].map(Number.isFinite), [false, true]);
+    workspace.destroy();
+  },
+);
 
 Deno.test("held-out images: drawn from all classes, the others are shown, none is lost", async () => {
   const digits = await loadDigits();

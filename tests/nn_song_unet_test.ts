@@ -322,12 +322,13 @@ gpuTest("SongUNet: conditions that the network has none of, or of another shape,
   return Promise.resolve();
 });
 
-Deno.test("networks: the classifier beside a SongUNet has its resolution, channels and multipliers", () => {
+Deno.test("networks: the classifier beside a SongUNet has its resolution, channels, multipliers and classes", () => {
   const unet: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
   assertEquals(classifierConfig(unet), unet);
   assertEquals(classifierConfig(NETWORKS.ncsnpp!.config), {
-    ...{ imageChannels: 3, resolution: 8, modelChannels: 16, channelMult: [1, 1, 2], blocks: 1 },
+    ...{ imageChannels: 3, resolution: 8, modelChannels: 16, channelMult: [1, 1, 2], blocks: 1, labelDim: 0 },
   });
+  assertEquals(classifierConfig(NETWORKS.ddpmpp!.config).labelDim, 3);
 });
 
 Deno.test("SongUNet: EDM's initial weights", () => {

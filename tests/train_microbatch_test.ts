@@ -28,7 +28,7 @@ import { Accumulator } from "../src/optim/accumulate.ts";
 import { Optimizer } from "../src/optim/adam.ts";
 import { initialWeights, Trainable, Weights } from "../src/optim/weights.ts";
 import { SETTINGS } from "./distillation.ts";
-import { gpuTest, relativeError } from "./gpu.ts";
+import { deviceTest, relativeError } from "./gpu.ts";
 
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels: 8, channelMult: [1, 2], blocks: 1 };
 /** Half of the activations drop: which ones must not depend on the microbatches. */
@@ -233,7 +233,7 @@ const CASES: readonly (readonly [string, Runner, means: readonly string[]])[] = 
 ];
 
 for (const [name, run, means] of CASES) {
-  gpuTest(`microbatches of the ${name}: as the whole batch, within rounding`, async (gpu) => {
+  deviceTest(`microbatches of the ${name}: as the whole batch, within rounding`, async (gpu) => {
     const outcome = async (count: number) => {
       const workspace = new Workspace(gpu);
       const result = await run(workspace, count);
@@ -258,7 +258,7 @@ for (const [name, run, means] of CASES) {
   });
 }
 
-gpuTest("a teacher's training step drops activations", async (gpu) => {
+deviceTest("a teacher's training step drops activations", async (gpu) => {
   const loss = async (dropout: number) => {
     const workspace = new Workspace(gpu);
     const network = new Trainable(workspace, "teacher", createNetwork({ network: { ...SONG, dropout } }));
@@ -272,32 +272,35 @@ gpuTest("a teacher's training step drops activations", async (gpu) => {
   assertNotEquals(await loss(0.5), await loss(0));
 });
 
-gpuTest("a teacher's training step depends on classes, their dropping, mirror images and augmentation", async (gpu) => {
-  const loss = async (change: Partial<ImageSource>, augment: number, labelDropout = 0) => {
-    const workspace = new Workspace(gpu);
-    const network = { ...LABELLED, dropout: 0, labelDropout };
-    const teacher = new Trainable(workspace, "teacher", createNetwork({ network }));
-    start(teacher, 1);
-    const settings = { batch: BATCH, sigma: SIGMA, augment };
-    const program = await compileTeacherStep(teacher, { ...labelled(workspace), ...change }, settings);
-    workspace.submit([program.at(imageValues(SEED, 0, BATCH))]);
-    const [metrics] = await program.readMetrics();
-    workspace.destroy();
-    return metrics!.loss![0]!;
-  };
-  const losses = [
-    await loss({}, 0),
-    await loss({ labels: undefined }, 0),
-    await loss({ mirror: false }, 0),
-    await loss({}, 0.5),
-    await loss({}, 0, 0.5),
-  ];
-  assert(losses.every(Number.isFinite), `${losses}`);
-  assertEquals(new Set(losses).size, losses.length, `${losses}`);
-  assertEquals(await loss({}, 0, 1), losses[1], "classes that are all dropped are none");
-});
+deviceTest(
+  "a teacher's training step depends on classes, their dropping, mirror images and augmentation",
+  async (gpu) => {
+    const loss = async (change: Partial<ImageSource>, augment: number, labelDropout = 0) => {
+      const workspace = new Workspace(gpu);
+      const network = { ...LABELLED, dropout: 0, labelDropout };
+      const teacher = new Trainable(workspace, "teacher", createNetwork({ network }));
+      start(teacher, 1);
+      const settings = { batch: BATCH, sigma: SIGMA, augment };
+      const program = await compileTeacherStep(teacher, { ...labelled(workspace), ...change }, settings);
+      workspace.submit([program.at(imageValues(SEED, 0, BATCH))]);
+      const [metrics] = await program.readMetrics();
+      workspace.destroy();
+      return metrics!.loss![0]!;
+    };
+    const losses = [
+      await loss({}, 0),
+      await loss({ labels: undefined }, 0),
+      await loss({ mirror: false }, 0),
+      await loss({}, 0.5),
+      await loss({}, 0, 0.5),
+    ];
+    assert(losses.every(Number.isFinite), `${losses}`);
+    assertEquals(new Set(losses).size, losses.length, `${losses}`);
+    assertEquals(await loss({}, 0, 1), losses[1], "classes that are all dropped are none");
+  },
+);
 
-gpuTest("microbatches divide the batch, and are the same for networks trained together", async (gpu) => {
+deviceTest("microbatches divide the batch, and are the same for networks trained together", async (gpu) => {
   const workspace = new Workspace(gpu);
   const network = new Trainable(workspace, "teacher", new UNet(NETWORK), 5);
   const settings = { batch: BATCH, sigma: SIGMA };
