@@ -9,7 +9,7 @@ import { adversarialLoss, classifierLoss, createClassifier, perturbed, readOut }
 import { RatioBins } from "../src/distill/ratio_bins.ts";
 import { CLASSIFIER_LOSSES, type ClassifierLoss, CLASSIFIERS, needs, sharesEncoder } from "../src/distill/settings.ts";
 import { compileCriticStep } from "../src/distill/critics.ts";
-import { calibration } from "../src/eval/calibration.ts";
+import { calibration } from "../src/eval/diagnostics.ts";
 import { constant, evaluate, gradients, type Tensor, Workspace } from "../src/graph/mod.ts";
 import { createNetwork } from "../src/nn/networks.ts";
 import type { UNetConfig } from "../src/nn/unet.ts";

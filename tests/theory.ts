@@ -1,5 +1,6 @@
 /** Shared by the theory tests: the weighting in its exact form, and random samples of even coverage. */
 
+import { estimate as estimateOfMeans } from "../src/eval/statistics.ts";
 import { bregmanWeights, constant, type Tensor } from "../src/graph/mod.ts";
 import { uniformSource } from "./gpu.ts";
 import type { Divergence } from "./reference/divergence.ts";
@@ -55,7 +56,6 @@ export function estimate(samples: readonly number[]): { readonly mean: number; r
     { length: REPLICATES },
     (_, k) => samples.slice(k * count, (k + 1) * count).reduce((sum, value) => sum + value, 0) / count,
   );
-  const mean = means.reduce((sum, value) => sum + value, 0) / REPLICATES;
-  const variance = means.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (REPLICATES - 1);
-  return { mean, standardError: Math.sqrt(variance / REPLICATES) };
+  const { mean, standardError } = estimateOfMeans(means);
+  return { mean, standardError: standardError! };
 }

@@ -195,6 +195,13 @@ const CASES: readonly (readonly [string, Runner, means: readonly string[]])[] = 
   ["critics", critics(), ["fakeLoss", "classifierLoss"]],
   ["critics of a SongUNet", critics(SONG), ["fakeLoss", "classifierLoss"]],
   ["generator", generator(true), []],
+  [
+    "generator under kl",
+    generator(true, NETWORK, {
+      bregman: { ...SETTINGS.bregman, h: { kind: "kl", lambda: 0 } },
+    }),
+    [],
+  ],
   ["generator that is a SongUNet", generator(true, SONG), []],
   ["generator with weights as they are", generator(false), []],
   ...CLASSIFIERS.map((kind) =>

@@ -2,6 +2,7 @@
 
 import { UsageError } from "../gpu/errors.ts";
 import { type Fail, settingAt } from "../io/settings.ts";
+import { isDigits, type PresetName } from "../train/config.ts";
 
 /** Calls it a mistake in the options. */
 export const refuse: Fail = (message) => {
@@ -14,6 +15,18 @@ export function changeOf(setting: string): Record<string, unknown> {
   if (name === "preset") throw new UsageError("The preset is chosen by --preset, or by a --config file.");
   if (name === undefined) throw new UsageError(`--set ${setting} should be a setting's name, "=" and its value.`);
   return settingAt(name, text!);
+}
+
+/** Throws where a preset is named that needs a data set, and none is. */
+export function expectData(preset: PresetName | undefined, data: string | undefined): void {
+  if (preset !== undefined && !isDigits(preset) && data === undefined) {
+    throw new UsageError(`The preset ${preset} needs a data set, named by --data.`);
+  }
+}
+
+/** A folder in `parent` that is named by the preset and the time. */
+export function timedFolder(parent: string, preset: PresetName): string {
+  return `${parent}/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
 }
 
 /**

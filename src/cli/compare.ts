@@ -8,7 +8,7 @@ import { UsageError } from "../gpu/errors.ts";
 import { expectWritable, writeFileAtomic } from "../io/disk.ts";
 import { suggestion } from "../io/words.ts";
 import { comparisonMarkdown, comparisonPage, comparisonText } from "../report/comparison.ts";
-import { defaultPreset, failFor, isDigits, type PresetName, PRESETS, teacherDenoiser } from "../train/config.ts";
+import { defaultPreset, failFor, type PresetName, PRESETS, teacherDenoiser } from "../train/config.ts";
 import {
   createStudy,
   expectFreeStudy,
@@ -37,7 +37,7 @@ import {
   type StudyList,
   teacherConfig,
 } from "../train/study.ts";
-import { changeOf, expectResumable, refuse } from "./changes.ts";
+import { changeOf, expectData, expectResumable, refuse, timedFolder } from "./changes.ts";
 import { readImages, readText, rereadImages } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -133,9 +133,7 @@ export async function run(args: string[]): Promise<void> {
 async function begin(values: CompareValues): Promise<Comparison | undefined> {
   const list = await listOf(values);
   const named = values.preset ?? list.preset;
-  if (named !== undefined && !isDigits(named) && values.data === undefined) {
-    throw new UsageError(`The preset ${named} needs a data set, named by --data.`);
-  }
+  expectData(named, values.data);
   const { data, source } = await readImages(values.data);
   const changes = values.set.map(changeOf);
   const fail = values.config === undefined ? refuse : failFor(values.config);
@@ -148,7 +146,7 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
   const preset = named ?? defaultPreset(gpu.adapter.software);
   const study = studyOf(preset);
   if (values.dryRun) return showPlan(study, await planStudy(gpu, study, data), gpu.adapter.name);
-  const path = values.out ?? `studies/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
+  const path = values.out ?? timedFolder("studies", preset);
   await expectStudyFits(gpu, study, data);
   const open = await createStudy(path, study, gpu.tuning);
   console.error(`study: ${path} (preset ${preset}; continue it with: deno task compare --resume ${path})`);

@@ -14,7 +14,6 @@ import {
   checkTogether,
   defaultPreset,
   failFor,
-  isDigits,
   parseChanges,
   presetConfig,
   type PresetName,
@@ -26,7 +25,7 @@ import {
 } from "../train/config.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
 import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
-import { changeOf, expectResumable, refuse } from "./changes.ts";
+import { changeOf, expectData, expectResumable, refuse, timedFolder } from "./changes.ts";
 import { fileSource, readImages, readModel, readText, rereadImages, rereadModel } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -212,9 +211,7 @@ const isGiven = (value: unknown) => value !== undefined;
 async function begin(values: TrainValues): Promise<Summary | undefined> {
   const changes = values.config === undefined ? {} : parseChanges(await readText(values.config), values.config);
   const named = values.preset ?? changes.preset;
-  if (named !== undefined && !isDigits(named) && values.data === undefined) {
-    throw new UsageError(`The preset ${named} needs a data set, named by --data.`);
-  }
+  expectData(named, values.data);
   const { data, source } = await readImages(values.data);
   const given = values.teacher === undefined
     ? undefined
@@ -237,7 +234,7 @@ async function begin(values: TrainValues): Promise<Summary | undefined> {
     await expectFits(gpu, config, data, given?.model.info);
     return showPlan(config, await planRun(gpu, config, data, given?.model.info), gpu.adapter.name);
   }
-  const path = values.out ?? `runs/${preset}-${new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-")}`;
+  const path = values.out ?? timedFolder("runs", preset);
   await expectFits(gpu, config, data, given?.model.info);
   const folder = await RunFolder.create(path, config, gpu.tuning);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);

@@ -140,11 +140,17 @@ export function karrasSigma(uniform: Tensor, range: number): Tensor {
   return exp(affine(log(affine(uniform, range * (high - low), low)), rho, 0));
 }
 
+/** The noise level at `share` of the way from one to another in Karras's spacing (EDM, equation 5). */
+export function karrasBetween(from: number, to: number, share: number): number {
+  const { rho } = KARRAS;
+  const begin = from ** (1 / rho), end = to ** (1 / rho);
+  return (begin + share * (end - begin)) ** rho;
+}
+
 /** The least and the greatest noise level of {@linkcode karrasSigma}. */
 export function karrasLimits(range: number): [number, number] {
-  const { sigmaMin, sigmaMax, rho } = KARRAS;
-  const low = sigmaMin ** (1 / rho), high = sigmaMax ** (1 / rho);
-  return [sigmaMin, (low + range * (high - low)) ** rho];
+  const { sigmaMin, sigmaMax } = KARRAS;
+  return [sigmaMin, karrasBetween(sigmaMin, sigmaMax, range)];
 }
 
 /** A range of noise levels. */
@@ -157,11 +163,9 @@ export interface SigmaRange {
 
 /** `count` descending sampling levels, then 0 (EDM, equation 5), within `limits`. */
 export function karrasLevels(count: number, limits: SigmaRange = KARRAS): number[] {
-  const { rho } = KARRAS;
   const sigmaMin = Math.max(KARRAS.sigmaMin, limits.sigmaMin), sigmaMax = Math.min(KARRAS.sigmaMax, limits.sigmaMax);
-  const low = sigmaMin ** (1 / rho), high = sigmaMax ** (1 / rho);
-  const levels = Array.from({ length: count }, (_, i) => (high + (i / Math.max(1, count - 1)) * (low - high)) ** rho);
-  return [...levels, 0];
+  const share = (i: number) => i / Math.max(1, count - 1);
+  return [...Array.from({ length: count }, (_, i) => karrasBetween(sigmaMax, sigmaMin, share(i))), 0];
 }
 
 /** One noise level, a number or a scalar tensor, for every sample of a batch: [batch]. */

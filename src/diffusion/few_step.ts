@@ -15,7 +15,7 @@ import {
   type Variable,
   where,
 } from "../graph/mod.ts";
-import { addNoise, denoise, KARRAS, perSample, sameSigma } from "./edm.ts";
+import { addNoise, denoise, KARRAS, karrasBetween, perSample, sameSigma } from "./edm.ts";
 import { oneHot } from "./labels.ts";
 import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
 import type { Weights } from "../optim/weights.ts";
@@ -25,9 +25,8 @@ import type { Weights } from "../optim/weights.ts";
  * without its end.
  */
 export function generatorLevels(sigmaInit: number, steps: number): number[] {
-  const { sigmaMin, rho } = KARRAS;
-  const high = sigmaInit ** (1 / rho), low = sigmaMin ** (1 / rho);
-  return Array.from({ length: steps }, (_, i) => i === 0 ? sigmaInit : (high + (i / steps) * (low - high)) ** rho);
+  const later = Array.from({ length: steps - 1 }, (_, i) => karrasBetween(sigmaInit, KARRAS.sigmaMin, (i + 1) / steps));
+  return [sigmaInit, ...later];
 }
 
 /** The noise levels [N] with the indices `index` [N] of `levels`. */

@@ -17,13 +17,14 @@ import {
   type Tensor,
   where,
 } from "../graph/mod.ts";
-import { denoiseWithFeatures, noiseCondition, perSample, scaleInput, SIGMA_DATA } from "../diffusion/edm.ts";
+import { noiseCondition, perSample, scaleInput, SIGMA_DATA } from "../diffusion/edm.ts";
 import { FeatureHeads } from "../nn/heads.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
-import type { Conditions, DenoisingNetwork, Features, Network, NetworkOptions } from "../nn/network.ts";
+import type { Conditions, Features, Network, NetworkOptions } from "../nn/network.ts";
 import { classifierConfig, createNetwork, type DenoiserConfig } from "../nn/networks.ts";
 import { Classifier } from "../nn/unet.ts";
 import type { Weights } from "../optim/weights.ts";
+import { denoiseBy, type Noisy } from "./samples.ts";
 import type { ClassifierKind, ClassifierLoss } from "./settings.ts";
 
 /** Makes the network of a classifier that goes with a teacher; undefined where it has no parameters of its own. */
@@ -59,16 +60,6 @@ export interface ClassifierNetworks {
   readonly teacher: Weights;
 }
 
-/** Noisy images, where they are, and what is known of them. */
-export interface Noisy {
-  /** [N, C, H, W] */
-  readonly xt: Tensor;
-  /** [N] */
-  readonly sigma: Tensor;
-  /** Their classes. */
-  readonly conditions?: Conditions | undefined;
-}
-
 /** Features of `noisy` that are computed anyway, by the network they are of. */
 export interface KnownFeatures {
   /** Of the fake score. */
@@ -86,8 +77,7 @@ export function classifierOutput(
 ): Tensor {
   const { xt, sigma, conditions } = noisy;
   const own = networks.classifier?.values;
-  const features = (weights: Weights) =>
-    denoiseWithFeatures(weights.network as DenoisingNetwork, weights.lookup, xt, sigma, conditions).features;
+  const features = (weights: Weights) => denoiseBy(weights, noisy).features;
   const heads = (maps: readonly Tensor[]) => (own!.network as FeatureHeads).apply(own!.lookup, maps);
   switch (kind) {
     case "own":

@@ -17,21 +17,24 @@ import {
   type Tensor,
   type Variable,
 } from "../graph/mod.ts";
-import { addNoise, denoise, denoiseWithFeatures, logNormalSigma, weightedError } from "../diffusion/edm.ts";
+import { addNoise, logNormalSigma, weightedError } from "../diffusion/edm.ts";
 import { lossWeight } from "../diffusion/preconditioning.ts";
 import { type ImageSource, METRICS_HELD, type StepLeaves, stepLeaves } from "../diffusion/teacher.ts";
-import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
+import type { Conditions } from "../nn/network.ts";
 import { gradientUpdates } from "../optim/adam.ts";
-import type { Trainable } from "../optim/weights.ts";
-import { classifierLoss, classifierOutput, type Noisy, perturbed } from "./classifier.ts";
+import type { Trainable, Weights } from "../optim/weights.ts";
+import { classifierLoss, classifierOutput, perturbed } from "./classifier.ts";
 import { type DistillSettings, needs, sharesEncoder } from "./settings.ts";
 import {
   compileInput,
+  denoiseBy,
+  denoiserOf,
   type DistillNetworks,
   generated,
   GeneratedProgram,
   joined,
   noiseLevels,
+  type Noisy,
   realImages,
   type Start,
   startOf,
@@ -105,17 +108,18 @@ interface Samples {
 }
 
 /** Generated images at noise levels of the fake score's own law. */
-function noisyForScore({ fakeScore: { sigma: law } }: DistillSettings, { leaves, x }: Samples) {
+function noisyForScore({ fakeScore: { sigma: law } }: DistillSettings, { leaves, x, start }: Samples) {
   const draw = STREAM.critic;
   const sigma = logNormalSigma(randomNormal([x.shape[0]!], leaves.random(draw.sigma)), law);
-  return { sigma, xt: addNoise(x, randomNormal(x.shape, leaves.random(draw.noise)), sigma) };
+  const xt = addNoise(x, randomNormal(x.shape, leaves.random(draw.noise)), sigma);
+  return { sigma, xt, conditions: start.conditions };
 }
 
 /** The weight of the fake score's squared errors. */
-function fakeWeight(fakeScore: Trainable, { fakeScore: { weighting } }: DistillSettings, sigma: Tensor): Tensor {
+function fakeWeight(fakeScore: Weights, { fakeScore: { weighting } }: DistillSettings, sigma: Tensor): Tensor {
   switch (weighting) {
     case "edm":
-      return lossWeight((fakeScore.network as DenoisingNetwork).preconditioning, sigma);
+      return lossWeight(denoiserOf(fakeScore).preconditioning, sigma);
     case "noise":
       return div(constant([1], []), square(sigma));
     case "none":
@@ -124,16 +128,9 @@ function fakeWeight(fakeScore: Trainable, { fakeScore: { weighting } }: DistillS
 }
 
 function fakeLossOf(networks: DistillNetworks, settings: DistillSettings, samples: Samples): Tensor {
-  const fakeScore = networks.fakeScore!;
-  const { sigma, xt } = noisyForScore(settings, samples);
-  const denoised = denoise(
-    fakeScore.network as DenoisingNetwork,
-    fakeScore.values.lookup,
-    xt,
-    sigma,
-    samples.start.conditions,
-  );
-  return weightedError(denoised, samples.x, fakeWeight(fakeScore, settings, sigma));
+  const { values } = networks.fakeScore!;
+  const noisy = noisyForScore(settings, samples);
+  return weightedError(denoiseBy(values, noisy).denoised, samples.x, fakeWeight(values, settings, noisy.sigma));
 }
 
 /** The loss of the results on real images, on generated ones, and where it is penalised on real ones that were moved. */
@@ -197,21 +194,15 @@ function sharedLosses(
   settings: DistillSettings,
   samples: Samples & { readonly images: ImageSource },
 ): { readonly fakeLoss: Tensor; readonly classifierLoss: Tensor } {
-  const { images, leaves, x, start } = samples;
-  const draw = STREAM.critic, batch = x.shape[0]!, fakeScore = networks.fakeScore!;
+  const { images, leaves, x } = samples;
+  const draw = STREAM.critic, batch = x.shape[0]!, fakeScore = networks.fakeScore!.values;
   const real = realImages(networks, images, leaves, batch);
-  const fake = { ...noisyForScore(settings, samples), conditions: start.conditions };
+  const fake = noisyForScore(settings, samples);
   const law = settings.fakeScore.sigma;
   const sigma = logNormalSigma(randomNormal([batch], leaves.random(draw.classifierSigma)), law);
   const xt = addNoise(real.images, randomNormal(x.shape, leaves.random(draw.classifierNoise)), sigma);
   const all = withMoved({ xt, sigma, conditions: real.conditions }, fake, settings, leaves);
-  const { denoised, features } = denoiseWithFeatures(
-    fakeScore.network as DenoisingNetwork,
-    fakeScore.values.lookup,
-    all.xt,
-    all.sigma,
-    all.conditions,
-  );
+  const { denoised, features } = denoiseBy(fakeScore, all);
   const output = classifierOutput(settings.classifier.kind, networks, all, { fakeScore: features });
   return {
     fakeLoss: weightedError(slice(denoised, 0, batch, 2 * batch), x, fakeWeight(fakeScore, settings, fake.sigma)),

@@ -1,5 +1,6 @@
 /** The generator's step as a program. */
 
+import { logBounds } from "../../kernels/bregman.ts";
 import {
   abs,
   add,
@@ -22,21 +23,23 @@ import {
   type Variable,
   where,
 } from "../graph/mod.ts";
-import { addNoise, denoise, denoiseWithFeatures, guide } from "../diffusion/edm.ts";
+import { addNoise, guide } from "../diffusion/edm.ts";
 import { lossWeight } from "../diffusion/preconditioning.ts";
 import { METRICS_HELD, stepLeaves } from "../diffusion/teacher.ts";
 import type { Conditions } from "../nn/network.ts";
 import { gradientUpdates } from "../optim/adam.ts";
-import { adversarialLoss, classifierOutput, type KnownFeatures, limit, type Noisy, readOut } from "./classifier.ts";
+import { adversarialLoss, classifierOutput, type KnownFeatures, limit, readOut } from "./classifier.ts";
 import type { RatioBins } from "./ratio_bins.ts";
 import { type DistillSettings, needs } from "./settings.ts";
 import {
   compileInput,
+  denoiseBy,
   denoiserOf,
   type DistillNetworks,
   generated,
   GeneratedProgram,
   noiseLevels,
+  type Noisy,
   startOf,
   STREAM,
 } from "./samples.ts";
@@ -82,11 +85,11 @@ export interface GeneratorTerms {
 }
 
 /** The teacher's denoised images, guided, and its features. */
-function teacherOf({ teacher }: DistillNetworks, { xt, sigma, conditions }: Noisy, guidance: number) {
-  const own = denoiseWithFeatures(denoiserOf(teacher), teacher.lookup, xt, sigma, conditions);
+function teacherOf({ teacher }: DistillNetworks, noisy: Noisy, guidance: number) {
+  const own = denoiseBy(teacher, noisy);
   if (guidance === 1) return own;
-  const free = denoise(denoiserOf(teacher), teacher.lookup, xt, sigma);
-  return { ...own, denoised: guide(free, own.denoised, guidance) };
+  const free = denoiseBy(teacher, { ...noisy, conditions: undefined });
+  return { ...own, denoised: guide(free.denoised, own.denoised, guidance) };
 }
 
 /** w(σ)/σ² [N] of a weighting that does not depend on the sample; undefined where it is 1. */
@@ -127,7 +130,7 @@ export function generatorGradient(
   const noisy: Noisy = { xt: addNoise(x, noise, sigma), sigma, conditions };
   const teacher = teacherOf(networks, noisy, settings.guidance);
   const score = networks.fakeScore?.values;
-  const fake = score && denoiseWithFeatures(denoiserOf(score), score.lookup, noisy.xt, sigma, conditions);
+  const fake = score && denoiseBy(score, noisy);
   const known: KnownFeatures = { teacher: teacher.features, fakeScore: fake?.features };
   const output = need.classifier ? classifierOutput(classifier.kind, networks, noisy, known) : undefined;
   const terms: GeneratorTerm[] = [];
@@ -135,7 +138,8 @@ export function generatorGradient(
   let ratio: Pick<GeneratorTerms, "weights" | "stats" | "logit"> = {};
   if (objective === "bregman") {
     const raw = need.ratio ? readOut(output!, classifier.loss, bregman.logitClamp)! : undefined;
-    const limited = raw && limit(limitedLogit(raw, bregman), -Math.log(bregman.ratioMax), -Math.log(bregman.ratioMin));
+    const { logRatioMin, logRatioMax } = logBounds(bregman);
+    const limited = raw && limit(limitedLogit(raw, bregman), -logRatioMax, -logRatioMin);
     const offsets = bins?.offsets(sigma);
     const found = raw && bregmanWeights({ logits: raw, blend, ...offsets && { offsets } }, bregman);
     const own = found?.weights ?? affine(sigma, 0, 1);
@@ -189,7 +193,7 @@ function sidLoss(
 export interface GeneratorStep {
   /** Its gradient. */
   readonly gradient: GeneratedProgram;
-  /** The mean of the weights c over a step's microbatches, to be run for all of them first; absent where it is not needed. */
+  /** The mean of the weights c over a step's microbatches, to be run for all of them first; absent where it is known. */
   readonly meanWeight: GeneratedProgram | undefined;
 }
 
@@ -209,7 +213,8 @@ export async function compileGeneratorStep(
   const batch = generator.imagesAtOnce(settings.batch);
   const { bregman } = settings;
   const input = await compileInput(networks, settings, batch, "generator");
-  const apart = microbatches && bregman.normalise && needs(settings).ratio
+  const constantWeight = "kind" in bregman.h && bregman.h.kind === "kl";
+  const apart = microbatches && bregman.normalise && needs(settings).ratio && !constantWeight
     ? workspace.variable("generator.meanWeight", [])
     : undefined;
   const terms = (meanWeight?: Tensor) => {

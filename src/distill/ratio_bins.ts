@@ -2,7 +2,6 @@
 
 import {
   add,
-  clamp,
   concat,
   constant,
   div,
@@ -26,9 +25,6 @@ import {
 } from "../graph/mod.ts";
 import type { ParameterSpec } from "../nn/layers.ts";
 import { Weights } from "../optim/weights.ts";
-
-/** Exponents within which a ratio, and the sum of a batch of them, is an f32. */
-const LOG_BOUND = 70;
 
 /**
  * Means of p/q = 1/r over generated samples in bins of equal width in ln σ, where it would be 1 of an exact ratio; it is 1
@@ -66,7 +62,7 @@ export class RatioBins {
   collect(sigma: Tensor, logit: Tensor): readonly [Variable, Tensor] {
     const members = this.membership(sigma), samples = sigma.size;
     const finite = isFinite(logit);
-    const ratio = where(finite, exp(clamp(logit, -LOG_BOUND, LOG_BOUND)), constant([0], []));
+    const ratio = where(finite, exp(logit), constant([0], []));
     const weighted = sum(mul(members, reshape(ratio, [samples, 1])), [0]);
     const counted = sum(mul(members, reshape(finite, [samples, 1])), [0]);
     const zero = constant([0], []);

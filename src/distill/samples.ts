@@ -9,10 +9,10 @@ import {
   type Run,
   type Tensor,
 } from "../graph/mod.ts";
-import { denoise, generate, karrasLimits, karrasSigma, logNormalSigma } from "../diffusion/edm.ts";
+import { denoiseWithFeatures, generate, karrasLimits, karrasSigma, logNormalSigma } from "../diffusion/edm.ts";
 import { oneHot, randomLabels } from "../diffusion/labels.ts";
 import { type ImageSource, type StepLeaves, stepLeaves, type StepValues } from "../diffusion/teacher.ts";
-import type { Conditions, DenoisingNetwork } from "../nn/network.ts";
+import type { Conditions, DenoisingNetwork, Features } from "../nn/network.ts";
 import { conditionSizes, imageSize } from "../nn/networks.ts";
 import type { Trainable, Weights } from "../optim/weights.ts";
 import { GeneratorInput, levelsAt } from "../diffusion/few_step.ts";
@@ -60,6 +60,24 @@ export function sigmaLimitsOf({ law, range, mean, std }: SigmaLaw): [number, num
 /** A network's denoiser with its weights. */
 export function denoiserOf(weights: Weights): DenoisingNetwork {
   return weights.network as DenoisingNetwork;
+}
+
+/** Noisy images, where they are, and what is known of them. */
+export interface Noisy {
+  /** [N, C, H, W] */
+  readonly xt: Tensor;
+  /** [N] */
+  readonly sigma: Tensor;
+  /** Their classes. */
+  readonly conditions?: Conditions | undefined;
+}
+
+/** What a denoiser's weights make of noisy images. */
+export function denoiseBy(
+  weights: Weights,
+  { xt, sigma, conditions }: Noisy,
+): { readonly denoised: Tensor; readonly features: Features } {
+  return denoiseWithFeatures(denoiserOf(weights), weights.lookup, xt, sigma, conditions);
 }
 
 /** Random classes of `batch` images as conditions of the networks, where these have any. */
@@ -118,10 +136,10 @@ export function generated(
   { sigmaInit, laterSigmas }: StartSettings,
   input: GeneratorInput | undefined,
 ): Tensor {
-  const { values: { lookup }, network } = generator;
-  if (!input || !index) return generate(network as DenoisingNetwork, lookup, z, sigmaInit, conditions);
+  const { values } = generator;
+  if (!input || !index) return generate(denoiserOf(values), values.lookup, z, sigmaInit, conditions);
   const sigma = levelsAt([sigmaInit, ...laterSigmas], index);
-  return denoise(network as DenoisingNetwork, lookup, input.images.tensor, sigma, conditions);
+  return denoiseBy(values, { xt: input.images.tensor, sigma, conditions }).denoised;
 }
 
 /** Compiles what makes the inputs of a generator of several steps; undefined for one step. */

@@ -72,16 +72,53 @@ export function checkDiagnostics(value: unknown, fail: Fail): Diagnostics {
   };
 }
 
-/** Bins of several calibrations are pooled where their predictions are in the same of so many ranges. */
+/** Bins of the predicted probability, of equal width. */
 const RANGES = 10;
 
-/** One calibration of several: bins by their counts, the errors' means. Undefined of none. */
+/** The bin of a probability. */
+function rangeOf(probability: number): number {
+  return Math.min(RANGES - 1, Math.floor(probability * RANGES));
+}
+
+/**
+ * The calibration of probabilities 1/(1 + e^(−logit)) on images of which it is known whether they are real.
+ *
+ * (Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".)
+ */
+export function calibration(logits: ArrayLike<number>, isReal: (i: number) => boolean): Calibration {
+  const bins = Array.from({ length: RANGES }, () => ({ predicted: 0, observed: 0, count: 0 }));
+  let logLoss = 0;
+  for (let i = 0; i < logits.length; i++) {
+    const logit = logits[i]!, real = isReal(i);
+    const probability = 1 / (1 + Math.exp(-logit));
+    const bin = bins[rangeOf(probability)]!;
+    bin.predicted += probability;
+    bin.observed += Number(real);
+    bin.count++;
+    const wrong = real ? -logit : logit;
+    logLoss += Math.max(0, wrong) + Math.log1p(Math.exp(-Math.abs(logit)));
+  }
+  const total = logits.length;
+  const ece = bins.reduce((sum, { predicted, observed }) => sum + Math.abs(predicted - observed), 0) / total;
+  return {
+    ece,
+    logLoss: logLoss / total,
+    bins: bins.filter(({ count }) => count > 0).map(({ predicted, observed, count }) => ({
+      ...{ predicted: predicted / count, observed: observed / count },
+      count,
+    })),
+  };
+}
+
+/** One calibration of several: bins by their mean predictions and counts, the errors' means. Undefined of none. */
 export function pooledCalibration(all: readonly Calibration[]): Calibration | undefined {
   if (all.length === 0) return undefined;
   const mean = (value: (one: Calibration) => number) => all.reduce((sum, one) => sum + value(one), 0) / all.length;
   const filled = all.flatMap(({ bins }) => bins).filter(({ count }) => count > 0);
-  const rangeOf = ({ predicted }: CalibrationBin) => Math.min(RANGES - 1, Math.floor(predicted * RANGES));
-  const bins = Array.from({ length: RANGES }, (_, range) => filled.filter((bin) => rangeOf(bin) === range))
+  const bins = Array.from(
+    { length: RANGES },
+    (_, range) => filled.filter(({ predicted }) => rangeOf(predicted) === range),
+  )
     .filter((parts) => parts.length > 0).map((parts) => {
       const count = parts.reduce((sum, part) => sum + part.count, 0);
       const weighted = (name: "predicted" | "observed") =>

@@ -482,8 +482,7 @@ const decays = list(number({ min: 0, below: 1 }), { min: 2, max: 2 });
 const law = { mean: number({}), std: positive };
 const average = { halfLife: positive, rampRatio: fromZero };
 const batch = whole({ min: 1, max: 65_536 });
-const optimiser = { betas: decays, clipNorm: fromZero, decayShare: number({ min: 0, max: 1 }) };
-const learning = { ...optimiser, learningRate: positive };
+const learning = { learningRate: positive, betas: decays, clipNorm: fromZero, decayShare: number({ min: 0, max: 1 }) };
 const updates = whole({ min: 1, max: 16 });
 
 const told = { conditional: toggle, mirror: toggle, augment: number({ min: 0, max: 1 }) };

@@ -2,8 +2,7 @@
 
 import { NonFiniteError } from "../gpu/errors.ts";
 import { imageValues } from "../diffusion/teacher.ts";
-import { calibration } from "../eval/calibration.ts";
-import type { Diagnostics, WeightHistogram } from "../eval/diagnostics.ts";
+import { calibration, type Diagnostics, type WeightHistogram } from "../eval/diagnostics.ts";
 import { bregmanOf, type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
 import { sigmaLimitsOf } from "../distill/samples.ts";
 import type { RunConfig } from "./config.ts";
@@ -17,7 +16,7 @@ const SIGMA_BINS = 8, WEIGHT_BINS = 24, LOG_WEIGHTS = [-2.4, 2.4] as const;
 export async function inspectClassifier(
   config: RunConfig,
   parts: DistillParts,
-): Promise<Diagnostics | undefined> {
+): Promise<Required<Diagnostics> | undefined> {
   const { heldOut, bins, generator: { workspace } } = parts;
   if (!heldOut) return undefined;
   const means = bins && (await bins.means.read()).get("mean")!;

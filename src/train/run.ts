@@ -4,6 +4,7 @@ import type { ImageData8 } from "../data/image_data.ts";
 import type { Seed } from "../data/philox.ts";
 import { createSampler, DEFAULT_SOLVER, type Sampler, uploadWeights } from "../diffusion/sampler.ts";
 import type { SolverSettings } from "../diffusion/solvers.ts";
+import type { Measured } from "../eval/comparison.ts";
 import type { Evaluator, Measures } from "../eval/evaluate.ts";
 import { FeatureNetwork, type FeatureOrigin } from "../eval/feature_network.ts";
 import { bregmanFunction } from "../distill/bregman.ts";
@@ -55,12 +56,7 @@ const GRID = { columns: 8, size: 48, gap: 2 };
 export const EVALUATION_SEED = 0;
 
 /** What is measured of a model in `summary.json`. */
-export interface ModelSummary extends Measures {
-  /** Network evaluations an image costs. */
-  readonly evaluations: number;
-  /** Images sampled a second. */
-  readonly imagesPerSecond: number;
-}
+export interface ModelSummary extends Measures, Measured {}
 
 /** Contents of `summary.json`. */
 export interface Summary {
@@ -380,7 +376,7 @@ async function distil(
     inspect: async (step) => {
       const found = await inspectClassifier(config, parts);
       if (found) await folder.logDiagnostics({ step, images: step * batch, ...found });
-      return { ...await look(sampler, step), ...found && { ece: found.calibration!.ece } };
+      return { ...await look(sampler, step), ...found && { ece: found.calibration.ece } };
     },
   });
   await folder.write(RESULTS.generator, await encodeModel({ info, weights: await generator.ema.read() }));

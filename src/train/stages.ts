@@ -177,7 +177,7 @@ export function heldOutOf(
     indices.forEach((from, i) =>
       pixels.set(data.pixels.subarray(from * perImage, (from + 1) * perImage), i * perImage)
     );
-    return { ...data, count: indices.length, pixels, labels: data.labels.filter((_, i) => wanted(i)) };
+    return { ...data, count: indices.length, pixels, labels: Uint16Array.from(indices, (i) => data.labels[i]!) };
   };
   return { shown: part((i) => !chosen.has(i)), held: part((i) => chosen.has(i)) };
 }
