@@ -646,7 +646,7 @@ programTest("kernels are listed and profiled", async (workspace) => {
     ...lines.map(({ kernel, calls, flops }) => `${kernel} ${calls} ${flops}`).sort(),
   ]);
   const matmul = kernels.find(({ kernel }) => kernel === "matmul")!;
-  assert(matmul.microseconds > 0 && matmul.microseconds < 1e6);
+  assert(matmul.microseconds > 0 && matmul.microseconds < 1e6, `matmul takes ${matmul.microseconds} µs`);
   assertEquals(dispatches.map(({ kernel }) => kernel).filter((kernel) => kernel !== "pointwise.add"), [
     "matmul",
     "pointwise.exp",
@@ -659,7 +659,11 @@ programTest("kernels are listed and profiled", async (workspace) => {
       `dispatch ${i} starts at ${start} µs, the one before ends at ${end}`,
     );
   });
-  assert(replayMicroseconds > 0 && submitMicroseconds > 0);
+  // A page's clock has steps of 0.1 ms, within which a submit can be over.
+  assert(
+    replayMicroseconds > 0 && submitMicroseconds >= 0,
+    `a replay takes ${replayMicroseconds} µs, a submit ${submitMicroseconds} µs`,
+  );
   assertEquals(await contents(workspace, count), [[5]], "state is as it was");
   assertEquals((await program.readMetrics()).map(({ runs }) => [...runs!]), [[5]], "only the real run is recorded");
 });
