@@ -42,7 +42,6 @@ export * from "./src/nn/preconditioning.ts";
 export * from "./src/nn/song_unet.ts";
 export * from "./src/nn/unet.ts";
 export * from "./src/diffusion/edm.ts";
-export * from "./src/diffusion/few_step.ts";
 export * from "./src/diffusion/image_sampler.ts";
 export * from "./src/diffusion/preconditioning.ts";
 export * from "./src/diffusion/sampler.ts";
@@ -55,13 +54,7 @@ export * from "./src/distill/settings.ts";
 export * from "./src/distill/critics.ts";
 export * from "./src/distill/generator.ts";
 export * from "./src/distill/held_out.ts";
-export {
-  type DistillNetworks,
-  type Draws,
-  GeneratedProgram,
-  type Noisy,
-  sigmaLimitsOf,
-} from "./src/distill/samples.ts";
+export { type DistillNetworks, type Draws, type Noisy, sigmaLimitsOf } from "./src/distill/samples.ts";
 export * from "./src/optim/accumulate.ts";
 export * from "./src/optim/adam.ts";
 export * from "./src/optim/weights.ts";

@@ -132,9 +132,9 @@ for (const kind of CLASSIFIERS) {
         const step = await compileCriticStep(networks, source, settings);
         // The fake score learns from the classifier's loss where they share an encoder, and only there.
         const gradient = async () => {
-          workspace.submit(alone.runs(imageValues([5, 6], 99, 16)));
+          workspace.submit([alone.atOwn(imageValues([5, 6], 99, 16))]);
           const apart = await networks.fakeScore.grad.read();
-          workspace.submit(step.runs(imageValues([5, 6], 99, 16)));
+          workspace.submit([step.atOwn(imageValues([5, 6], 99, 16))]);
           return [apart, await networks.fakeScore.grad.read()];
         };
         const alone = await compileCriticStep(networks, source, settings, { fakeScore: true, classifier: false });
@@ -147,9 +147,9 @@ for (const kind of CLASSIFIERS) {
         const trained = [networks.fakeScore, ...networks.classifier ? [networks.classifier] : []];
         const updates = await Promise.all(trained.map((network) => Optimizer.create(network, adam)));
         for (let i = 0; i < 60; i++) {
-          workspace.submit([...step.runs(imageValues([5, 6], i, 16)), ...updates.map((update) => update.at(i, 3e-3))]);
+          workspace.submit([step.atOwn(imageValues([5, 6], i, 16)), ...updates.map((update) => update.at(i, 3e-3))]);
         }
-        const losses = (await step.program.readMetrics()).map((metrics) => metrics.classifierLoss![0]!);
+        const losses = (await step.readMetrics()).map((metrics) => metrics.classifierLoss![0]!);
         const early = losses.slice(0, 5).reduce((a, b) => a + b) / 5,
           late = losses.slice(-5).reduce((a, b) => a + b) / 5;
         assert(late < 0.75 * early, `${kind}, ${loss}: the loss went from ${early} to ${late}`);

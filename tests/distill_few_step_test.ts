@@ -1,16 +1,15 @@
 /** Tests of generators of several steps, of guidance, and of the critics' losses. */
 
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { normalArray, type Seed, uniformArray } from "../src/data/philox.ts";
-import { denoise, karrasLevels, sameSigma } from "../src/diffusion/edm.ts";
-import { GeneratorInput, generatorLevels, levelsAt } from "../src/diffusion/few_step.ts";
+import { normalArray, type Seed } from "../src/data/philox.ts";
+import { denoise, generatorLevels, karrasLevels, sameSigma } from "../src/diffusion/edm.ts";
 import { createSampler, latentValues } from "../src/diffusion/sampler.ts";
 import { imageValues, randomValues, stepLeaves } from "../src/diffusion/teacher.ts";
 import { FAKE_WEIGHTINGS } from "../src/distill/settings.ts";
 import { compileCriticStep } from "../src/distill/critics.ts";
 import { generatorGradient } from "../src/distill/generator.ts";
-import { compileInput, generated, startOf } from "../src/distill/samples.ts";
-import { constant, randomNormal, Workspace } from "../src/graph/mod.ts";
+import { generated, startOf } from "../src/distill/samples.ts";
+import { constant, gradients, mul, sum, Workspace } from "../src/graph/mod.ts";
 import { createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
 import { songUNetConfig } from "../src/nn/song_unet.ts";
 import { initialWeights, Trainable, type WeightArrays, Weights } from "../src/optim/weights.ts";
@@ -50,36 +49,44 @@ Deno.test("generatorLevels: Karras's spacing without its end", () => {
   assertAlmostEquals(second!, ((2.5 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7, 1e-12);
 });
 
-gpuTest("GeneratorInput: each level's input is the generator's own result with noise up to it", async (gpu) => {
-  const workspace = new Workspace(gpu), levels = [2.5, 0.6, 0.1], batch = 3;
-  const arrays = randomWeights(NETWORK, 1);
-  const weights = new Weights(workspace, "generator", createNetwork({ network: NETWORK }));
-  weights.write(arrays);
-  const leaves = stepLeaves();
-  const z = randomNormal([batch, 1, 8, 8], leaves.random(0x20));
-  const index = workspace.variable("index", [batch]);
-  const input = await GeneratorInput.create({
-    ...{ weights, levels, z, index: index.tensor, label: "test" },
-    noise: (index) => leaves.random(0x50 + index),
+gpuTest("training differentiates a generator of two steps through both of them", async (gpu) => {
+  const workspace = new Workspace(gpu), networks = networksOf(workspace, NETWORK), batch = 3;
+  const settings = { sigmaInit: 2.5, laterSigmas: [0.5] }, leaves = stepLeaves();
+  const start = startOf(networks, settings, batch, leaves, "generator");
+  const x = generated(networks, start, settings);
+  const direction = randomArray(batch * 64, 4);
+  const loss = sum(mul(x, constant(direction, x.shape)));
+  const { parameters } = networks.generator.network, { lookup } = networks.generator.values;
+  const grads = gradients([loss], parameters.map(({ name }) => lookup(name)));
+  const program = await workspace.compile({
+    label: "test",
+    outputs: { x, ...Object.fromEntries(grads.map((grad, i) => [i, grad])) },
   });
-  const normals = (stream: number) => normalArray(SEED, 4, 5, batch, 64, stream);
-  const expected = [Float64Array.from(normals(0x20), (value) => 2.5 * value)];
-  for (const i of [1, 2]) {
-    const noise = normals(0x50 + i);
-    expected.push(denoised(arrays, expected[i - 1]!, levels[i - 1]!).map((x, j) => x + levels[i]! * noise[j]!));
-  }
-  for (const wanted of [[0, 0, 0], [1, 1, 1], [2, 2, 2], [2, 0, 1]]) {
-    index.write(Float32Array.from(wanted));
-    workspace.submit(input.runs(randomValues(SEED, 4, 5)));
-    const images = await input.images.read() as Float32Array;
-    wanted.forEach((level, sample) => {
-      const of = (values: ArrayLike<number>) => Array.from(values).slice(64 * sample, 64 * sample + 64);
-      const error = relativeError(of(images), of(expected[level]!));
-      assert(error < 1e-5, `levels ${wanted}, sample ${sample}: relative error ${error}`);
-    });
-    const { sigma } = interpret({ sigma: levelsAt(levels, constant(wanted, [3])) });
-    assertEquals([...sigma], wanted.map((level) => Math.fround(levels[level]!)));
-  }
+  workspace.submit([program.at(randomValues(SEED, 2))]);
+  const { x: images, ...got } = await program.read() as Record<string, Float32Array>;
+
+  const z = normalArray(SEED, 2, 0, batch, 64, 0x20), noise = normalArray(SEED, 2, 0, batch, 64, 0x50);
+  const arrays = randomWeights(NETWORK, 1);
+  const twoSteps = (weights: WeightArrays) => {
+    const first = denoised(weights, z.map((value) => 2.5 * value), 2.5);
+    return denoised(weights, first.map((value, i) => value + 0.5 * noise[i]!), 0.5);
+  };
+  assert(relativeError(images!, twoSteps(arrays)) < 1e-5);
+  // All weights move at once, by what is left of 1e-4 of a random direction in f32.
+  const moved = (h: number) =>
+    new Map([...arrays].map(([name, values], i) => {
+      const direction = randomArray(values.length, 20 + i);
+      return [name, values.map((value, j) => value + h * direction[j]!)];
+    }));
+  const [up, down] = [moved(1e-4), moved(-1e-4)];
+  const value = (weights: WeightArrays) => twoSteps(weights).reduce((all, pixel, i) => all + pixel * direction[i]!, 0);
+  const slope = parameters.reduce(
+    (total, { name }, i) =>
+      total + got[i]!.reduce((part, g, j) => part + g * (up.get(name)![j]! - down.get(name)![j]!), 0),
+    0,
+  );
+  const expected = value(up) - value(down);
+  assert(Math.abs(slope / expected - 1) < 3e-4, `${slope} and ${expected}`);
   workspace.destroy();
 });
 
@@ -123,29 +130,6 @@ const KL = {
   classifier: { ...SETTINGS.classifier, loss: "hinge" as const },
 };
 
-gpuTest(
-  "training steps of a generator of several steps draw each sample's level, and evaluate it there",
-  async (gpu) => {
-    const workspace = new Workspace(gpu), networks = networksOf(workspace, NETWORK), batch = 6;
-    const settings = { ...KL, laterSigmas: [0.5] };
-    const leaves = stepLeaves();
-    const input = (await compileInput(networks, settings, batch, "generator"))!;
-    const x = generated(networks, startOf(networks, settings, batch, leaves, "generator"), settings, input);
-    const program = await workspace.compile({ label: "test", outputs: { x } });
-    const uniforms = uniformArray(SEED, 2, 0, batch, 1, 0x27);
-    assertEquals(new Set([...uniforms].map((u) => u > 0.5)).size, 2, "a seed with both levels");
-    workspace.submit([...input.runs(randomValues(SEED, 2)), program.at(randomValues(SEED, 2))]);
-    const images = (await program.read()).x!;
-    const arrays = randomWeights(NETWORK, 1);
-    const z = normalArray(SEED, 2, 0, batch, 64, 0x20), noise = normalArray(SEED, 2, 0, batch, 64, 0x51);
-    const first = denoised(arrays, z.map((value) => 2.5 * value), 2.5);
-    const second = denoised(arrays, first.map((value, i) => value + 0.5 * noise[i]!), 0.5);
-    const expected = first.map((value, i) => uniforms[Math.floor(i / 64)]! > 0.5 ? second[i]! : value);
-    assert(relativeError(images, expected) < 1e-5);
-    workspace.destroy();
-  },
-);
-
 gpuTest("guidance: the teacher's images move from those without a class through those with it", async (gpu) => {
   const workspace = new Workspace(gpu), networks = networksOf(workspace, CLASSES), batch = 3;
   const image = (seed: number) => constant(randomArray(batch * 64, seed), [batch, 1, 8, 8]);
@@ -182,8 +166,8 @@ gpuTest("the fake score's loss under every weighting", async (gpu) => {
     const data = workspace.variable("images", [4, 1, 8, 8], "u8");
     const settings = { ...KL, batch: 1, fakeScore: { ...KL.fakeScore, weighting } };
     const step = await compileCriticStep(networksOf(workspace, NETWORK), { data, scale: 1, shift: 0 }, settings);
-    workspace.submit(step.runs(imageValues(SEED, 3, 1)));
-    losses.set(weighting, (await step.program.readMetrics())[0]!.fakeLoss![0]!);
+    workspace.submit([step.atOwn(imageValues(SEED, 3, 1))]);
+    losses.set(weighting, (await step.readMetrics())[0]!.fakeLoss![0]!);
     workspace.destroy();
   }
   const { mean, std } = KL.fakeScore.sigma;
@@ -200,8 +184,8 @@ gpuTest("the classifier's penalty grows with its weight, and with the square of 
     const classifier = { ...SETTINGS.classifier, kind: "fake-mean" as const, r1Weight, r1Sigma };
     const settings = { ...SETTINGS, batch: 16, classifier };
     const step = await compileCriticStep(networksOf(workspace, NETWORK), { data, scale: 1, shift: 0 }, settings);
-    workspace.submit(step.runs(imageValues(SEED, 3, 16)));
-    const value = (await step.program.readMetrics())[0]!.classifierLoss![0]!;
+    workspace.submit([step.atOwn(imageValues(SEED, 3, 16))]);
+    const value = (await step.readMetrics())[0]!.classifierLoss![0]!;
     workspace.destroy();
     return value;
   };

@@ -169,8 +169,8 @@ async function trainingPrograms(
   const settings = { ...SETTINGS, batch: batches.distill };
   await stage(async (workspace) => {
     const made = networks(workspace);
-    seen("critics", (await compileCriticStep(made, images(workspace, config), settings)).program, workspace);
-    seen("generator", (await compileGeneratorStep(made, settings)).gradient.program, workspace);
+    seen("critics", await compileCriticStep(made, images(workspace, config), settings), workspace);
+    seen("generator", (await compileGeneratorStep(made, settings)).gradient, workspace);
   });
 }
 

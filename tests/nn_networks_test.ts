@@ -4,7 +4,7 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { addNoise, denoise, denoisingLoss, generate } from "../src/diffusion/edm.ts";
 import { classifierLoss, classify } from "../src/distill/classifier.ts";
 import { CLASSIFIER_LOSSES, type DistillSettings } from "../src/distill/settings.ts";
-import { generatorGradient, type GeneratorInputs } from "../src/distill/generator.ts";
+import { generatorGradient, type GradientInputs } from "../src/distill/generator.ts";
 import type { DistillNetworks } from "../src/distill/samples.ts";
 import { constant, gradients, slice, Workspace } from "../src/graph/mod.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
@@ -118,7 +118,7 @@ gpuTest("Classifier: logits, loss and gradients against PyTorch", async (gpu) =>
 });
 
 /** The networks of the fixture of a distillation, and what its gradients depend on. */
-function distillation(fixture: Fixture, ws: Workspace): { networks: DistillNetworks; inputs: GeneratorInputs } {
+function distillation(fixture: Fixture, ws: Workspace): { networks: DistillNetworks; inputs: GradientInputs } {
   const networks = {
     generator: new Trainable(ws, "generator", new UNet(digits(8))),
     fakeScore: new Trainable(ws, "fakeScore", new UNet(digits(8))),
@@ -132,7 +132,7 @@ function distillation(fixture: Fixture, ws: Workspace): { networks: DistillNetwo
   const image = (name: string) => constant(fixture.get(name), [5, 1, 8, 8]);
   const { network, values } = networks.generator;
   const inputs = {
-    x: generate(network as UNet, values.lookup, image("z"), 2.5),
+    x: generate(network as UNet, values.lookup, { z: image("z"), noises: [] }, [2.5]),
     noise: image("n"),
     sigma: constant(fixture.get("sigma"), [5]),
     blend: constant([1], []),
@@ -186,7 +186,7 @@ for (const [name, changes] of OBJECTIVES) {
     const { terms } = generatorGradient(networks, inputs, { ...SETTINGS, ...changes });
     const [dx] = gradients(terms.map(({ at }) => at), [inputs.x], { seeds: terms.map(({ cotangent }) => cotangent) });
     const program = await ws.compile({ label: "test", outputs: { dx: dx! } });
-    ws.submit([program.at(program.taken({ adversarial: 1 }))]);
+    ws.submit([program.atOwn({ adversarial: 1 })]);
     const error = relativeError((await program.read()).dx!, fixture.get(`dx.${name}`));
     assert(error < 1e-5, `relative error ${error}`);
     ws.destroy();

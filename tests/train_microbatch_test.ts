@@ -156,7 +156,7 @@ async (workspace, count) => {
   const step = await compileCriticStep(networks, source(workspace), settings);
   const { fakeScore, classifier } = networks;
   return await twoSteps(
-    { program: step.program, runs: (values) => step.runs(values) },
+    { program: step, runs: (values) => [step.atOwn(values)] },
     classifier ? [fakeScore, classifier] : [fakeScore],
     (step, first) => imageValues(SEED, step + 1, BATCH, first),
   );
@@ -174,9 +174,9 @@ async (workspace, count) => {
   const { gradient, meanWeight } = await compileGeneratorStep(networks, settings, bins);
   return await twoSteps(
     {
-      program: gradient.program,
-      runs: (values) => gradient.runs(values),
-      before: (values) => meanWeight?.runs(values) ?? [],
+      program: gradient,
+      runs: (values) => [gradient.atOwn(values)],
+      before: (values) => meanWeight ? [meanWeight.atOwn(values)] : [],
     },
     [networks.generator],
     (step, first) => ({ ...randomValues(SEED, step, first), blend: 1, adversarial: 0.7, keep: Number(first > 0) }),

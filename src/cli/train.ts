@@ -5,7 +5,7 @@ import type { ImageData8 } from "../data/image_data.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { PRECISIONS } from "../nn/network.ts";
 import { conditionSizes } from "../nn/networks.ts";
-import { generatorLevels } from "../diffusion/few_step.ts";
+import { generatorLevels } from "../diffusion/edm.ts";
 import { CLASSIFIER_LOSSES, CLASSIFIERS, OBJECTIVES } from "../distill/settings.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectTimestamps } from "../graph/profile.ts";

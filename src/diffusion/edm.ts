@@ -174,13 +174,38 @@ export function sameSigma(sigma: Tensor | number, batch: number): Tensor {
   return broadcastTo(level, [batch]);
 }
 
-/** G(z) = D(σ_init z, σ_init): one evaluation of the network, `z` [N, C, H, W] standard normal. */
+/** What a generator's images are made of. */
+export interface GeneratorInputs {
+  /** Standard normal [N, C, H, W]. */
+  readonly z: Tensor;
+  /** Standard normal [N, C, H, W] for each level but the first. */
+  readonly noises: readonly Tensor[];
+  /** Classes. */
+  readonly conditions?: Conditions;
+}
+
+/**
+ * A generator's images, of one evaluation at each of its noise levels: at the first G(z) = D(σ z, σ), at a later one D(x + σ n, σ)
+ * of the result x so far (the multistep sampling of consistency models, Song et al. 2023, arXiv 2303.01469, algorithm 1).
+ */
 export function generate(
   network: DenoisingNetwork,
   p: ParameterLookup,
-  z: Tensor,
-  sigmaInit: number,
-  conditions?: Conditions,
+  { z, noises, conditions }: GeneratorInputs,
+  [first, ...later]: readonly [number, ...number[]],
 ): Tensor {
-  return denoise(network, p, affine(z, sigmaInit, 0), sameSigma(sigmaInit, z.shape[0]!), conditions);
+  const at = (level: number, xt: Tensor) => denoise(network, p, xt, sameSigma(level, z.shape[0]!), conditions);
+  return later.reduce(
+    (x, level, i) => at(level, addNoise(x, noises[i]!, sameSigma(level, z.shape[0]!))),
+    at(first, affine(z, first, 0)),
+  );
+}
+
+/**
+ * The noise levels of a generator of `steps` steps that starts at `sigmaInit`: Karras's spacing (ρ = 7) towards 0.002,
+ * without its end.
+ */
+export function generatorLevels(sigmaInit: number, steps: number): [number, ...number[]] {
+  const later = Array.from({ length: steps - 1 }, (_, i) => karrasBetween(sigmaInit, KARRAS.sigmaMin, (i + 1) / steps));
+  return [sigmaInit, ...later];
 }

@@ -27,7 +27,6 @@ import { conditionSizes, createNetwork, imageSize } from "../nn/networks.ts";
 import { Weights } from "../optim/weights.ts";
 import { checkGuidance, denoise, generate, guide, sameSigma } from "./edm.ts";
 import { oneHot, randomLabels } from "./labels.ts";
-import { GeneratorInput } from "./few_step.ts";
 import { sigmaLimits } from "./preconditioning.ts";
 import { evaluationsOf, type SolverSettings, type SolverStep, solverSteps } from "./solvers.ts";
 
@@ -37,7 +36,7 @@ const SAMPLE_BATCH = 64;
 const SAMPLE_STREAM = 0x200;
 
 /** The first of the streams of the noise between a generator's steps. */
-const INPUT_STREAM = 0x210;
+const LATER_STREAM = 0x211;
 
 /** Second key word of sampling noise: apart from every training stream of the same seed. */
 const SAMPLE_KEY = 0x5eed;
@@ -150,26 +149,19 @@ function inF32({ network }: Weights): DenoisingNetwork {
 /** Draws from a generator: one evaluation, or one at each of its levels. */
 async function generatorSampler(weights: Weights, info: ModelInfo, batch: number): Promise<Sampler> {
   const { workspace } = weights;
+  const levels = [info.sigmaInit!, ...info.laterSigmas ?? []] as const;
   const z = latents(info, batch), conditions = { labels: labelsOf(info, batch) };
-  const network = inF32(weights), levels = [info.sigmaInit!, ...info.laterSigmas ?? []];
-  const input = levels.length === 1 ? undefined : await GeneratorInput.create({
-    ...{ weights, network, levels, z, conditions, label: "sample" },
-    index: sameSigma(levels.length - 1, batch),
-    noise: (index) => ({ ...randomLeaves(), stream: INPUT_STREAM + index }),
-  });
-  const x = input
-    ? denoise(network, weights.lookup, input.images.tensor, sameSigma(levels.at(-1)!, batch), conditions)
-    : generate(network, weights.lookup, z, levels[0]!, conditions);
+  const noises = levels.slice(1).map((_, i) => randomNormal(z.shape, { ...randomLeaves(), stream: LATER_STREAM + i }));
+  const x = generate(inF32(weights), weights.lookup, { z, noises, conditions }, levels);
   const program = await workspace.compile({
-    label: input ? "sample.finish" : "sample.oneStep",
+    label: "sample.generator",
     outputs: { images: toUint8(x, dataToBytes(info)) },
   });
   return {
     evaluations: levels.length,
     sample: (seed, first, count, label) =>
       inBatches(info, batch, count, async (done) => {
-        const values = { ...latentValues(seed, first + done), ...labelValues(info, label) };
-        workspace.submit([...input?.runs(values) ?? [], program.at(program.taken(values))]);
+        workspace.submit([program.at({ ...latentValues(seed, first + done), ...labelValues(info, label) })]);
         return (await program.read()).images as Uint32Array;
       }),
   };

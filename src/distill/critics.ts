@@ -8,6 +8,7 @@ import {
   constant,
   div,
   mean,
+  type Program,
   randomNormal,
   type Shape,
   slice,
@@ -17,7 +18,7 @@ import {
   type Tensor,
   type Variable,
 } from "../graph/mod.ts";
-import { addNoise, logNormalSigma, weightedError } from "../diffusion/edm.ts";
+import { addNoise, type GeneratorInputs, logNormalSigma, weightedError } from "../diffusion/edm.ts";
 import { lossWeight } from "../diffusion/preconditioning.ts";
 import { type ImageSource, METRICS_HELD, type StepLeaves, stepLeaves } from "../diffusion/teacher.ts";
 import type { Conditions } from "../nn/network.ts";
@@ -26,17 +27,14 @@ import type { Trainable, Weights } from "../optim/weights.ts";
 import { classifierLoss, classifierOutput, perturbed } from "./classifier.ts";
 import { type DistillSettings, needs, sharesEncoder } from "./settings.ts";
 import {
-  compileInput,
   denoiseBy,
   denoiserOf,
   type DistillNetworks,
   generated,
-  GeneratedProgram,
   joined,
   noiseLevels,
   type Noisy,
   realImages,
-  type Start,
   startOf,
   STREAM,
 } from "./samples.ts";
@@ -68,13 +66,12 @@ export async function compileCriticStep(
   images: ImageSource,
   settings: DistillSettings,
   critics: Critics = needs(settings),
-): Promise<GeneratedProgram> {
+): Promise<Program> {
   const { generator, fakeScore, classifier } = networks;
   const batch = imagesAtOnce([fakeScore, classifier], settings);
-  const input = await compileInput(networks, settings, batch, "critic");
   const leaves = stepLeaves();
   const start = startOf(networks, settings, batch, leaves, "critic");
-  const x = stopGradient(generated(networks, start, settings, input));
+  const x = stopGradient(generated(networks, start, settings));
   const losses = sharesEncoder(settings.classifier) && critics.classifier
     ? sharedLosses(networks, settings, { images, leaves, x, start })
     : {
@@ -90,13 +87,12 @@ export async function compileCriticStep(
     updates.push(...gradientUpdates(fakeScore!, [fakeLoss, loss], seeds));
   } else if (fakeLoss) updates.push(...gradientUpdates(fakeScore!, [fakeLoss]));
   if (loss && classifier) updates.push(...gradientUpdates(classifier, [loss]));
-  const program = await generator.workspace.compile({
+  return await generator.workspace.compile({
     label: fakeLoss && loss ? "critics.gradient" : fakeLoss ? "fakeScore.gradient" : "classifier.gradient",
     updates,
     metrics: { ...fakeLoss && { fakeLoss }, ...loss && { classifierLoss: loss } },
     metricsCapacity: METRICS_HELD * (fakeScore ?? classifier)!.runsAStep,
   });
-  return new GeneratedProgram(program, input);
 }
 
 /** What a critic's loss is made of. */
@@ -104,7 +100,7 @@ interface Samples {
   readonly leaves: StepLeaves;
   /** Generated images. */
   readonly x: Tensor;
-  readonly start: Start;
+  readonly start: Required<GeneratorInputs>;
 }
 
 /** Generated images at noise levels of the fake score's own law. */

@@ -12,6 +12,7 @@ import {
   host,
   mean,
   mul,
+  type Program,
   randomNormal,
   reshape,
   slice,
@@ -32,12 +33,10 @@ import { adversarialLoss, classifierOutput, type KnownFeatures, limit, readOut }
 import type { RatioBins } from "./ratio_bins.ts";
 import { type DistillSettings, needs } from "./settings.ts";
 import {
-  compileInput,
   denoiseBy,
   denoiserOf,
   type DistillNetworks,
   generated,
-  GeneratedProgram,
   noiseLevels,
   type Noisy,
   startOf,
@@ -45,7 +44,7 @@ import {
 } from "./samples.ts";
 
 /** What {@linkcode generatorGradient} needs. */
-export interface GeneratorInputs {
+export interface GradientInputs {
   /** The generator's images [N, C, H, W]. */
   readonly x: Tensor;
   /** Standard normal [N, C, H, W]. */
@@ -122,7 +121,7 @@ const EPSILON = 1e-8;
  */
 export function generatorGradient(
   networks: DistillNetworks,
-  { x, noise, sigma, blend, conditions, bins, meanWeight }: GeneratorInputs,
+  { x, noise, sigma, blend, conditions, bins, meanWeight }: GradientInputs,
   settings: DistillSettings,
 ): GeneratorTerms {
   const { objective, form, classifier, adversarialWeight, bregman } = settings;
@@ -192,9 +191,9 @@ function sidLoss(
 /** The programs of the generator's step. */
 export interface GeneratorStep {
   /** Its gradient. */
-  readonly gradient: GeneratedProgram;
+  readonly gradient: Program;
   /** The mean of the weights c over a step's microbatches, to be run for all of them first; absent where it is known. */
-  readonly meanWeight: GeneratedProgram | undefined;
+  readonly meanWeight: Program | undefined;
 }
 
 /**
@@ -212,7 +211,6 @@ export async function compileGeneratorStep(
   const { generator } = networks, { workspace, microbatches } = generator;
   const batch = generator.imagesAtOnce(settings.batch);
   const { bregman } = settings;
-  const input = await compileInput(networks, settings, batch, "generator");
   const constantWeight = "kind" in bregman.h && bregman.h.kind === "kl";
   const apart = microbatches && bregman.normalise && needs(settings).ratio && !constantWeight
     ? workspace.variable("generator.meanWeight", [])
@@ -221,7 +219,7 @@ export async function compileGeneratorStep(
     const leaves = stepLeaves();
     const draw = STREAM.generator;
     const start = startOf(networks, settings, batch, leaves, "generator");
-    const x = generated(networks, start, settings, input);
+    const x = generated(networks, start, settings);
     const sigma = noiseLevels(settings.sigma, (random) => random([batch], leaves.random(draw.sigma)));
     const inputs = { x, sigma, conditions: start.conditions, bins, meanWeight, blend: host("blend") };
     const noise = randomNormal(x.shape, leaves.random(draw.noise));
@@ -235,7 +233,7 @@ export async function compileGeneratorStep(
     const mean = reshape(slice(terms().stats!, 0, 4, 5), []);
     const before = where(host("keep"), sum.tensor, constant([0], []));
     const updates = [[sum, add(before, affine(mean, 1 / microbatches!.count, 0))]] as const;
-    return new GeneratedProgram(await workspace.compile({ label: "generator.meanWeight", updates }), input);
+    return await workspace.compile({ label: "generator.meanWeight", updates });
   };
   const { terms: all, losses, stats, logit, sigma } = terms(apart?.tensor);
   const gradient = await workspace.compile({
@@ -247,5 +245,5 @@ export async function compileGeneratorStep(
     metrics: { ...losses, ...stats && { stats } },
     metricsCapacity: METRICS_HELD * generator.runsAStep,
   });
-  return { gradient: new GeneratedProgram(gradient, input), meanWeight: apart && await meanWeight(apart) };
+  return { gradient, meanWeight: apart && await meanWeight(apart) };
 }

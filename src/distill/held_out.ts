@@ -1,21 +1,11 @@
 /** What the classifier finds in images that it was not trained with, as a program. */
 
-import { concat, randomNormal } from "../graph/mod.ts";
+import { concat, type Program, randomNormal } from "../graph/mod.ts";
 import { addNoise } from "../diffusion/edm.ts";
 import { type ImageSource, stepLeaves } from "../diffusion/teacher.ts";
 import { classifierOutput, readOut } from "./classifier.ts";
 import type { DistillSettings } from "./settings.ts";
-import {
-  compileInput,
-  type DistillNetworks,
-  generated,
-  GeneratedProgram,
-  joined,
-  noiseLevels,
-  realImages,
-  startOf,
-  STREAM,
-} from "./samples.ts";
+import { type DistillNetworks, generated, joined, noiseLevels, realImages, startOf, STREAM } from "./samples.ts";
 import { limitedLogit } from "./generator.ts";
 
 /**
@@ -27,19 +17,17 @@ export async function compileHeldOut(
   images: ImageSource,
   settings: DistillSettings,
   batch: number,
-): Promise<GeneratedProgram> {
-  const input = await compileInput(networks, settings, batch, "held");
+): Promise<Program> {
   const leaves = stepLeaves();
   const draw = STREAM.held;
   const start = startOf(networks, settings, batch, leaves, "held");
   const real = realImages(networks, images, leaves, batch);
-  const both = concat([real.images, generated(networks, start, settings, input)], 0);
+  const both = concat([real.images, generated(networks, start, settings)], 0);
   const sigma = noiseLevels(settings.sigma, (random) => random([2 * batch], leaves.random(draw.sigma)));
   const xt = addNoise(both, randomNormal(both.shape, leaves.random(draw.noise)), sigma);
   const { kind, loss } = settings.classifier;
   const conditions = joined([real.conditions, start.conditions]);
   const output = classifierOutput(kind, networks, { xt, sigma, conditions });
   const logit = limitedLogit(readOut(output, loss, settings.bregman.logitClamp)!, settings.bregman);
-  const program = await networks.generator.workspace.compile({ label: "heldOut", outputs: { sigma, logit } });
-  return new GeneratedProgram(program, input);
+  return await networks.generator.workspace.compile({ label: "heldOut", outputs: { sigma, logit } });
 }

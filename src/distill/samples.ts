@@ -1,21 +1,19 @@
 /** What the programs of a distillation share: networks, random numbers, the generator's images, noise levels. */
 
+import { concat, randomNormal, type RandomSource, randomUniform, type Tensor } from "../graph/mod.ts";
 import {
-  concat,
-  type Program,
-  randomNormal,
-  type RandomSource,
-  randomUniform,
-  type Run,
-  type Tensor,
-} from "../graph/mod.ts";
-import { denoiseWithFeatures, generate, karrasLimits, karrasSigma, logNormalSigma } from "../diffusion/edm.ts";
+  denoiseWithFeatures,
+  generate,
+  type GeneratorInputs,
+  karrasLimits,
+  karrasSigma,
+  logNormalSigma,
+} from "../diffusion/edm.ts";
 import { oneHot, randomLabels } from "../diffusion/labels.ts";
-import { type ImageSource, type StepLeaves, stepLeaves, type StepValues } from "../diffusion/teacher.ts";
+import type { ImageSource, StepLeaves } from "../diffusion/teacher.ts";
 import type { Conditions, DenoisingNetwork, Features } from "../nn/network.ts";
 import { conditionSizes, imageSize } from "../nn/networks.ts";
 import type { Trainable, Weights } from "../optim/weights.ts";
-import { GeneratorInput, levelsAt } from "../diffusion/few_step.ts";
 import type { DistillSettings, SigmaLaw } from "./settings.ts";
 
 /** The networks of a distillation. */
@@ -34,10 +32,10 @@ export interface DistillNetworks {
 export const STREAM = {
   critic: {
     ...{ latent: 0x10, sigma: 0x11, noise: 0x12, classifierSigma: 0x13, classifierNoise: 0x14, penalty: 0x15 },
-    ...{ labels: 0x16, level: 0x17, input: 0x40 },
+    ...{ labels: 0x16, later: 0x40 },
   },
-  generator: { latent: 0x20, sigma: 0x21, noise: 0x22, labels: 0x26, level: 0x27, input: 0x50 },
-  held: { latent: 0x30, sigma: 0x31, noise: 0x32, labels: 0x36, level: 0x37, input: 0x60 },
+  generator: { latent: 0x20, sigma: 0x21, noise: 0x22, labels: 0x26, later: 0x50 },
+  held: { latent: 0x30, sigma: 0x31, noise: 0x32, labels: 0x36, later: 0x60 },
 } as const;
 
 /** Which of them a program draws from. */
@@ -101,77 +99,32 @@ export function joined(parts: readonly Conditions[]): Conditions {
 /** What of the settings decides how generated images begin. */
 type StartSettings = Pick<DistillSettings, "sigmaInit" | "laterSigmas" | "classShares">;
 
-/** What the generator starts a batch from. */
-export interface Start {
-  /** Standard normal [N, C, H, W]. */
-  readonly z: Tensor;
-  /** Classes. */
-  readonly conditions: Conditions;
-  /** Index [N] of the generator's noise level, where it has several. */
-  readonly index: Tensor | undefined;
-}
-
-/** The random numbers that a batch of generated images begins with. */
+/** What a batch of generated images is made of, drawn at random. */
 export function startOf(
   { generator, teacher }: DistillNetworks,
   settings: StartSettings,
   batch: number,
   leaves: StepLeaves,
   draws: Draws,
-): Start {
+): Required<GeneratorInputs> {
   const { imageChannels, resolution } = imageSize((generator.network as DenoisingNetwork).config);
-  const { latent, labels, level } = STREAM[draws];
-  const steps = 1 + settings.laterSigmas.length;
+  const { latent, labels, later } = STREAM[draws];
+  const normal = (stream: number) =>
+    randomNormal([batch, imageChannels, resolution, resolution], leaves.random(stream));
   return {
-    z: randomNormal([batch, imageChannels, resolution, resolution], leaves.random(latent)),
+    z: normal(latent),
+    noises: settings.laterSigmas.map((_, i) => normal(later + i)),
     conditions: drawConditions(teacher, settings, batch, leaves.random(labels)),
-    index: steps > 1 ? randomLabels(batch, steps, leaves.random(level)) : undefined,
   };
 }
 
-/** The generator's images: of z, or of several steps' `input`, each at the level of its index. */
+/** The generator's images. */
 export function generated(
-  { generator }: DistillNetworks,
-  { z, conditions, index }: Start,
+  { generator: { values } }: DistillNetworks,
+  start: GeneratorInputs,
   { sigmaInit, laterSigmas }: StartSettings,
-  input: GeneratorInput | undefined,
 ): Tensor {
-  const { values } = generator;
-  if (!input || !index) return generate(denoiserOf(values), values.lookup, z, sigmaInit, conditions);
-  const sigma = levelsAt([sigmaInit, ...laterSigmas], index);
-  return denoiseBy(values, { xt: input.images.tensor, sigma, conditions }).denoised;
-}
-
-/** Compiles what makes the inputs of a generator of several steps; undefined for one step. */
-export function compileInput(
-  networks: DistillNetworks,
-  settings: StartSettings,
-  batch: number,
-  draws: Draws,
-): Promise<GeneratorInput> | undefined {
-  const { sigmaInit, laterSigmas } = settings;
-  const leaves = stepLeaves();
-  const { index, ...start } = startOf(networks, settings, batch, leaves, draws);
-  if (!index) return undefined;
-  return GeneratorInput.create({
-    weights: networks.generator.values,
-    levels: [sigmaInit, ...laterSigmas],
-    ...{ ...start, index },
-    noise: (index) => leaves.random(STREAM[draws].input + index),
-    label: `${draws}.input`,
-  });
-}
-
-/** A program that works on the generator's images. */
-export class GeneratedProgram {
-  /** `input` is there for generators of several steps. */
-  constructor(readonly program: Program, private readonly input?: GeneratorInput) {}
-
-  /** The runs for the run-time values of a step, of which the program takes what it has. */
-  runs(values: StepValues): Run[] {
-    const { input, program } = this;
-    return [...input?.runs(values) ?? [], program.at(program.taken(values))];
-  }
+  return generate(denoiserOf(values), values.lookup, start, [sigmaInit, ...laterSigmas]);
 }
 
 /** The next real images with their classes as conditions. */

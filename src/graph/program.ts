@@ -156,9 +156,10 @@ export class Program {
     return { program: this, values };
   }
 
-  /** Of `values` those that a run takes. */
-  taken(values: HostValues): HostValues {
-    return Object.fromEntries(this.parts.hosts.flatMap(({ name }) => name in values ? [[name, values[name]!]] : []));
+  /** A run with those of the values that it takes. */
+  atOwn(values: HostValues): Run {
+    const taken = this.parts.hosts.flatMap(({ name }) => name in values ? [[name, values[name]!] as const] : []);
+    return this.at(Object.fromEntries(taken));
   }
 
   /** Writes the run-time values as words; used by `Workspace.submit`. */

@@ -385,16 +385,16 @@ async function distil(
 /** The metrics of every step since the last call; all are read at once, as each wait is at least 11 ms in Deno. */
 async function distillMetrics(parts: DistillParts): Promise<Record<string, number[]>> {
   const { critics, gradient, generator, updateGenerator, updateFake, updateClassifier } = parts;
-  const programs = [...new Set(critics.map(({ gradient }) => gradient.program))];
+  const programs = [...new Set(critics.map(({ gradient }) => gradient))];
   const [own, gradNorm, fakeGradNorm, classifierGradNorm, ...losses] = await Promise.all([
-    gradient.program.readMetrics(),
+    gradient.readMetrics(),
     updateGenerator.readGradNorms(),
     updateFake?.readGradNorms() ?? [],
     updateClassifier?.readGradNorms() ?? [],
     ...programs.map((program) => program.readMetrics()),
   ]);
   const inOrder = metricsInOrder(
-    critics.map(({ gradient }) => gradient.program),
+    critics.map(({ gradient }) => gradient),
     generator.runsAStep,
     new Map(programs.map((program, i) => [program, losses[i]!])),
   );

@@ -13,8 +13,8 @@ import { type DistillSettings, needs } from "../distill/settings.ts";
 import { compileCriticStep, type Critics } from "../distill/critics.ts";
 import { compileGeneratorStep } from "../distill/generator.ts";
 import { compileHeldOut } from "../distill/held_out.ts";
-import { type DistillNetworks, type GeneratedProgram, sigmaLimitsOf } from "../distill/samples.ts";
-import type { Run, Workspace } from "../graph/mod.ts";
+import { type DistillNetworks, sigmaLimitsOf } from "../distill/samples.ts";
+import type { Program, Run, Workspace } from "../graph/mod.ts";
 import type { Network } from "../nn/network.ts";
 import { conditionSizes, createNetwork, type DenoiserConfig } from "../nn/networks.ts";
 import { Accumulator } from "../optim/accumulate.ts";
@@ -247,7 +247,7 @@ export type DistillParts = Awaited<ReturnType<typeof prepareDistillation>>;
 /** A critics' update: which of them it is of, and what computes their gradients. */
 interface CriticUpdate {
   readonly critics: Critics;
-  readonly gradient: GeneratedProgram;
+  readonly gradient: Program;
   readonly sum: Accumulator;
 }
 
@@ -297,7 +297,7 @@ export function distillRuns(config: RunConfig, parts: DistillParts): (step: numb
     const criticRuns = critics.map(({ critics: which, gradient, sum }, i) => {
       const update = step * critics.length + i;
       return [
-        ...sum.runs(batch, (first) => gradient.runs(imageValues(seed, update, batch, first))),
+        ...sum.runs(batch, (first) => [gradient.atOwn(imageValues(seed, update, batch, first))]),
         ...which.fakeScore ? [updateFake!.at(step * fakeScore.updates + i, rate(fakeScore))] : [],
         ...which.classifier && updateClassifier
           ? [updateClassifier.at(step * classifier.updates + i, rate(classifier))]
@@ -313,8 +313,8 @@ export function distillRuns(config: RunConfig, parts: DistillParts): (step: numb
     const from = (first: number) => ({ ...randomValues(seed, step, first), ...values, keep: Number(first > 0) });
     return [
       ...criticRuns.flat(),
-      ...meanWeight ? sumGenerator.firsts(batch).flatMap((first) => meanWeight.runs(from(first))) : [],
-      ...sumGenerator.runs(batch, (first) => gradient.runs(from(first))),
+      ...meanWeight ? sumGenerator.firsts(batch).map((first) => meanWeight.atOwn(from(first))) : [],
+      ...sumGenerator.runs(batch, (first) => [gradient.atOwn(from(first))]),
       ...bins ? [bins.step(0.5 ** (batch / ratio.binHalfLife))] : [],
       updateGenerator.at(update, rate(learning.generator)),
     ];

@@ -104,15 +104,15 @@ async function distil(
   const [updateGenerator, updateFake, updateClassifier] = updates as [Optimizer, Optimizer, Optimizer];
   for (let step = 0; step < STEPS; step++) {
     workspace.submit([
-      ...critics.runs(imageValues(SEED, step, batch)),
+      critics.atOwn(imageValues(SEED, step, batch)),
       updateFake.at(step, DISTILL.fakeScore.learningRate),
       updateClassifier.at(step, DISTILL.classifier.learningRate),
-      ...gradient.runs({ ...randomValues(SEED, step), blend: 1 }),
+      gradient.atOwn({ ...randomValues(SEED, step), blend: 1 }),
       updateGenerator.at(step, DISTILL.generator.learningRate),
     ]);
   }
-  recordMetrics(trace, await critics.program.readMetrics());
-  recordMetrics(trace, await gradient.program.readMetrics());
+  recordMetrics(trace, await critics.readMetrics());
+  recordMetrics(trace, await gradient.readMetrics());
   for (const [i, { name }] of trained.entries()) {
     trace.metrics.set(`${name}.gradNorm`, Float32Array.from(await updates[i]!.readGradNorms()));
   }
