@@ -34,6 +34,7 @@ export * from "./src/gpu/kernel.ts";
 export * from "./src/gpu/gpu.ts";
 export * from "./src/gpu/tuning.ts";
 export * from "./src/graph/mod.ts";
+export type { LabelSettings } from "./src/nn/conditions.ts";
 export * from "./src/nn/heads.ts";
 export * from "./src/nn/layers.ts";
 export * from "./src/nn/network.ts";

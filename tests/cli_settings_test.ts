@@ -214,11 +214,10 @@ Deno.test("train: classes and augmentation where they cannot be are refused befo
   const song = ["train", "--config", FILE];
   const cases: [string[], RegExp][] = [
     [[...song, "--data", `${root}/plain.npz`], /plain\.npz has no classes; teacher\.conditional .* needs some/],
-    [["train", "--conditional"], /Classes and augmentation need a network .* song-unet/],
     [[...song, "--data", CLASSES, "--set", "teacherOnly=false", "--guidance", "2"], /Guidance 2 needs .*labelDropout/],
     [["train", "--guidance", "2"], /Guidance 2 needs a teacher of classes/],
-    [["train", "--conditional", "--teacher-only"], /Classes and augmentation need a network .* song-unet/],
-    [["train", "--set", "teacher.augment=0.1"], /Classes and augmentation need a network .* song-unet/],
+    [["train", "--conditional", "--guidance", "2"], /Guidance 2 needs .*labelDropout/],
+    [["train", "--set", "teacher.augment=0.1"], /Augmentation needs a network .* song-unet/],
     [
       [...song, "--data", CLASSES, "--set", "network.channelMult=[1,1,1,1,1]"],
       /the resolution 8 does not halve 4 times/,

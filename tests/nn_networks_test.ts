@@ -1,18 +1,21 @@
 /** Whole networks against PyTorch: forward, loss, gradients, one optimiser step, one distillation gradient. */
 
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { GraphError } from "../src/gpu/errors.ts";
 import { addNoise, denoise, denoisingLoss, generate } from "../src/diffusion/edm.ts";
 import { classifierLoss, classify } from "../src/distill/classifier.ts";
 import { CLASSIFIER_LOSSES, type DistillSettings } from "../src/distill/settings.ts";
 import { generatorGradient, type GradientInputs } from "../src/distill/generator.ts";
 import type { DistillNetworks } from "../src/distill/samples.ts";
 import { constant, gradients, slice, Workspace } from "../src/graph/mod.ts";
+import type { Conditions } from "../src/nn/network.ts";
 import { Classifier, UNet, type UNetConfig } from "../src/nn/unet.ts";
 import { averageDecay, gradientUpdates, Optimizer } from "../src/optim/adam.ts";
 import { Trainable, Weights } from "../src/optim/weights.ts";
 import { SETTINGS } from "./distillation.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
-import { gpuTest, relativeError } from "./gpu.ts";
+import { gpuTest, randomArray, relativeError } from "./gpu.ts";
+import { hashedWeights } from "./hashed.ts";
 
 const digits = (modelChannels: number): UNetConfig => ({
   imageChannels: 1,
@@ -20,6 +23,48 @@ const digits = (modelChannels: number): UNetConfig => ({
   modelChannels,
   channelMult: [1, 2],
   blocks: 1,
+});
+
+gpuTest("UNet: a class is a shift of what it is told of the noise level", async (gpu) => {
+  const ws = new Workspace(gpu), config = digits(8), classes = { ...config, labelDim: 3 };
+  const weights = hashedWeights(new UNet(classes).parameters);
+  const [label, labelBias] = [weights.get("map_label.weight")!, weights.get("map_label.bias")!];
+  const [layer, layerBias] = [weights.get("map_layer0.weight")!, weights.get("map_layer0.bias")!];
+  /** Weights of the network without classes whose first layer's bias holds the label [3]. */
+  const shifted = (values: readonly number[]) => {
+    const told = labelBias.map((bias, i) => {
+      return bias + values.reduce((sum, value, k) => sum + Math.sqrt(3) * value * label[3 * i + k]!, 0);
+    });
+    const bias = layerBias.map((value, o) => value + told.reduce((sum, t, i) => sum + t * layer[8 * o + i]!, 0));
+    return new Map([...weights].filter(([name]) => !name.startsWith("map_label")).concat([["map_layer0.bias", bias]]));
+  };
+  const x = constant(randomArray(2 * 64, 1), [2, 1, 8, 8]), sigma = constant([0.3, 2], [2]);
+  const images = async (network: UNet, arrays: typeof weights, conditions: Conditions = {}) => {
+    const values = new Weights(ws, "unet", network);
+    values.write(arrays);
+    const program = await ws.compile({
+      label: "test",
+      outputs: { d: denoise(network, values.lookup, x, sigma, conditions) },
+    });
+    ws.submit([program.at()]);
+    return (await program.read()).d as Float32Array;
+  };
+  const labels = constant([0, 0, 1, 0, 0, 1], [2, 3]), word = constant([1], [], "u32");
+  const random = () => ({ seed: constant([1, 2], [2], "u32"), step: word, first: word, stream: 1 });
+  const told = await images(new UNet(classes), weights, { labels });
+  assert(relativeError(told, await images(new UNet(config), shifted([0, 0, 1]))) < 1e-5);
+  const none = await images(new UNet(classes), weights);
+  assert(relativeError(none, await images(new UNet(config), shifted([0, 0, 0]))) < 1e-5);
+  assert(relativeError(told, none) > 1e-3);
+  const dropped = new UNet({ ...classes, labelDropout: 1 });
+  assertEquals(await images(dropped, weights, { labels, random }), none);
+  assertEquals(await images(dropped, weights, { labels }), told, "outside of training labels are kept");
+  await assertRejects(
+    () => images(new UNet(config), shifted([0, 0, 0]), { labels }),
+    GraphError,
+    "labels of the shape none",
+  );
+  ws.destroy();
 });
 
 /** Largest relative error over the parameters, and over all of them as one vector. */

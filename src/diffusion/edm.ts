@@ -89,7 +89,7 @@ export function checkGuidance({ network }: Pick<DenoiserConfig, "network">, guid
   if (conditionSizes(network).labelDim === 0) {
     throw new UsageError(`Guidance ${guidance} needs a teacher of classes; this one has none.`);
   }
-  if (network.architecture === "song-unet" && network.labelDropout === 0) {
+  if (!network.labelDropout) {
     throw new UsageError(
       `Guidance ${guidance} needs a teacher that knows images without their class too: one that was trained with some ` +
         'labels dropped ("network.labelDropout"), and this one was not.',

@@ -2,21 +2,29 @@
 
 import { GraphError } from "../gpu/errors.ts";
 import { createNetwork, type NetworkConfig } from "../nn/networks.ts";
-import { choice, type Fail, list, number, type Rules, whole } from "./settings.ts";
+import { choice, type Fail, list, number, type Rule, type Rules, whole } from "./settings.ts";
 
 // Limits far above any network of this kind: a foreign file must not make us declare billions of parameters.
 const channels = whole({ min: 4, max: 4096 }), blocks = whole({ min: 1, max: 32 });
 const multiplier = whole({ min: 1, max: 64 }), levels = list(multiplier, { min: 1, max: 8 });
 const resolution = whole({ min: 2, max: 4096 }), imageChannels = whole({ min: 1, max: 64 });
 const labelDim = whole({ min: 0, max: 65_536 }), share = number({ min: 0, below: 1 });
+const dropped = number({ min: 0, max: 1 });
+const optional = (rule: Rule): Rule => ({ ...rule, optional: true });
 
 /** Rules by architecture: of what is chosen, and of what the images decide. */
 export const NETWORK_RULES: Readonly<
   Record<Exclude<NetworkConfig["architecture"], undefined>, { readonly chosen: Rules; readonly images: Rules }>
 > = {
   "unet": {
-    chosen: { architecture: choice(["unet"]), modelChannels: channels, channelMult: levels, blocks },
-    images: { imageChannels, resolution },
+    chosen: {
+      architecture: choice(["unet"]),
+      modelChannels: channels,
+      channelMult: levels,
+      blocks,
+      labelDropout: optional(dropped),
+    },
+    images: { imageChannels, resolution, labelDim: optional(labelDim) },
   },
   "song-unet": {
     chosen: {
@@ -27,7 +35,7 @@ export const NETWORK_RULES: Readonly<
       numBlocks: blocks,
       attnResolutions: list(whole({ min: 1 }), { max: 16 }),
       dropout: share,
-      labelDropout: number({ min: 0, max: 1 }),
+      labelDropout: dropped,
       embeddingType: choice(["positional", "fourier"]),
       channelMultNoise: multiplier,
       encoderType: choice(["standard", "skip", "residual"]),

@@ -3,7 +3,7 @@
 import type { DenoisingNetwork, NetworkOptions } from "./network.ts";
 import { EDM_PRECONDITIONING, type Preconditioning } from "./preconditioning.ts";
 import { SongUNet, type SongUNetConfig } from "./song_unet.ts";
-import { type ClassifierConfig, UNet, type UNetConfig } from "./unet.ts";
+import { UNet, type UNetConfig } from "./unet.ts";
 
 /** Settings of a network that denoises; `architecture` tells which, and a UNet's may lack it. */
 export type NetworkConfig = UNetConfig | SongUNetConfig;
@@ -32,11 +32,11 @@ export function imageSize(config: NetworkConfig): { readonly imageChannels: numb
 
 /** Lengths of the labels that a network takes; 0 for none. */
 export function conditionSizes(config: NetworkConfig): { readonly labelDim: number; readonly augmentDim: number } {
-  return config.architecture === "song-unet" ? config : { labelDim: 0, augmentDim: 0 };
+  return config.architecture === "song-unet" ? config : { labelDim: config.labelDim ?? 0, augmentDim: 0 };
 }
 
 /** Settings of the classifier that goes with a network: of its resolution, channels, multipliers and classes. */
-export function classifierConfig(config: NetworkConfig): ClassifierConfig {
+export function classifierConfig(config: NetworkConfig): UNetConfig {
   if (config.architecture !== "song-unet") return config;
   const { inChannels: imageChannels, resolution, modelChannels, channelMult, numBlocks: blocks, labelDim } = config;
   return { imageChannels, resolution, modelChannels, channelMult, blocks, labelDim };

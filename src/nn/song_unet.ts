@@ -11,19 +11,16 @@ import {
   downsample2x,
   dropout,
   frequencyEmbedding,
-  greater,
-  mul,
   pad,
   type RandomSource,
-  randomUniform,
   reshape,
-  shapeText,
   silu,
   slice,
   swapAxes,
   type Tensor,
   upsample2x,
 } from "../graph/mod.ts";
+import { type Draws, drawsOf, expectCondition, LabelEmbedding } from "./conditions.ts";
 import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
 import type {
   Conditions,
@@ -135,19 +132,11 @@ const FOURIER_SCALE = 16;
 /** Longest wavelength of the positional embedding, over 2π. */
 const MAX_POSITIONS = 10000;
 
-/** Gives the source of the next random numbers of one application of the network; none where it is not in training. */
-type Draws = (() => RandomSource) | undefined;
-
-function draws({ random }: Conditions): Draws {
-  let uses = 0;
-  return random && (() => random(uses++));
-}
-
 /** Noise level, class and augmentation → embedding [N, channelMultEmb · modelChannels]. */
 class Mapping {
   readonly channels: number;
   private readonly frequencies: (p: ParameterLookup) => Tensor;
-  private readonly label: Linear | undefined;
+  private readonly label: LabelEmbedding | undefined;
   private readonly augment: Linear | undefined;
   private readonly layer0: Linear;
   private readonly layer1: Linear;
@@ -159,7 +148,7 @@ class Mapping {
     this.frequencies = embeddingType === "positional"
       ? positionalFrequencies(noiseChannels / 2)
       : fourierFrequencies(list, `${NAME}map_noise.freqs`, noiseChannels / 2);
-    this.label = labelDim > 0 ? new Linear(list, `${NAME}map_label`, labelDim, noiseChannels) : undefined;
+    this.label = labelDim > 0 ? new LabelEmbedding(list, `${NAME}map_label`, config, noiseChannels) : undefined;
     this.augment = augmentDim > 0
       ? new Linear(list, `${NAME}map_augment`, augmentDim, noiseChannels, { bias: false })
       : undefined;
@@ -168,32 +157,15 @@ class Mapping {
   }
 
   apply(p: ParameterLookup, noise: Tensor, conditions: Conditions, draw: Draws): Tensor {
-    const { labelDim, augmentDim } = this.config;
     const samples = noise.size;
-    const { augment } = conditions;
-    expectCondition("labels", conditions.labels, samples, labelDim);
-    expectCondition("augment", augment, samples, augmentDim);
+    const { labels, augment } = conditions;
+    if (!this.label) expectCondition("labels", labels, samples, 0);
+    expectCondition("augment", augment, samples, this.config.augmentDim);
     let sum = frequencyEmbedding(noise, this.frequencies(p), { sinFirst: true });
-    if (this.label) {
-      const labels = conditions.labels ?? constant(new Float32Array(samples * labelDim), [samples, labelDim]);
-      sum = add(sum, this.label.apply(p, affine(this.dropLabels(labels, draw), Math.sqrt(labelDim), 0)));
-    }
+    if (this.label) sum = add(sum, this.label.apply(p, labels, samples, draw));
     if (this.augment && augment) sum = add(sum, this.augment.apply(p, augment));
     return silu(this.layer1.apply(p, silu(this.layer0.apply(p, sum))));
   }
-
-  private dropLabels(labels: Tensor, draw: Draws): Tensor {
-    const { labelDropout } = this.config;
-    if (!draw || labelDropout === 0) return labels;
-    const kept = greater(randomUniform([labels.shape[0]!, 1], draw()), constant([labelDropout], []));
-    return mul(labels, kept);
-  }
-}
-
-function expectCondition(name: string, value: Tensor | undefined, samples: number, length: number): void {
-  if (!value || (value.shape.length === 2 && value.shape[0] === samples && value.shape[1] === length)) return;
-  const wanted = length > 0 ? `[${samples}, ${length}]` : "none";
-  throw new GraphError(`SongUNet expects ${name} of the shape ${wanted}; got ${shapeText(value.shape)}.`);
 }
 
 function positionalFrequencies(count: number): () => Tensor {
@@ -508,7 +480,7 @@ export class SongUNet implements DenoisingNetwork {
 
   /** The same with the encoder's features. */
   run(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): NetworkRun {
-    const draw = draws(conditions);
+    const draw = drawsOf(conditions);
     const embedding = this.mapping.apply(p, noise, conditions, draw);
     const { skips, levels } = this.encoder.apply(p, cast(x, this.precision), embedding, draw, this.around);
     const bottleneck = skips.at(-1)!;

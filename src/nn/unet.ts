@@ -2,7 +2,6 @@
 
 import {
   add,
-  affine,
   attentionPacked,
   cast,
   concat,
@@ -13,6 +12,7 @@ import {
   type Tensor,
   upsampleNearest2x,
 } from "../graph/mod.ts";
+import { type Draws, drawsOf, expectCondition, LabelEmbedding, type LabelSettings } from "./conditions.ts";
 import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
 import type {
   Conditions,
@@ -27,7 +27,7 @@ import { EDM_PRECONDITIONING, type Preconditioning } from "./preconditioning.ts"
 import { type Around, around, resolutionName, SILENT, SKIP_SCALE } from "./residual.ts";
 
 /** Settings of {@linkcode UNet} and {@linkcode Classifier}. */
-export interface UNetConfig {
+export interface UNetConfig extends LabelSettings {
   /** Tells the networks apart. */
   readonly architecture?: "unet";
   /** Channels of the images. */
@@ -42,25 +42,24 @@ export interface UNetConfig {
   readonly blocks: number;
 }
 
-/** Noise level, and where it has classes their one-hot labels [N, labelDim] → conditioning vector [N, 2·modelChannels]. */
+/** Noise level and class → conditioning vector [N, 2·modelChannels]. */
 class NoiseEmbedding {
   readonly channels: number;
-  private readonly label: Linear | undefined;
+  private readonly label: LabelEmbedding | undefined;
   private readonly layer0: Linear;
   private readonly layer1: Linear;
 
-  constructor(list: ParameterList, private readonly modelChannels: number, private readonly labelDim: number) {
+  constructor(list: ParameterList, private readonly modelChannels: number, classes: LabelSettings) {
     this.channels = 2 * modelChannels;
-    this.label = labelDim > 0 ? new Linear(list, "map_label", labelDim, modelChannels) : undefined;
+    this.label = classes.labelDim ? new LabelEmbedding(list, "map_label", classes, modelChannels) : undefined;
     this.layer0 = new Linear(list, "map_layer0", modelChannels, this.channels);
     this.layer1 = new Linear(list, "map_layer1", this.channels, this.channels);
   }
 
-  apply(p: ParameterLookup, noise: Tensor, labels: Tensor | undefined): Tensor {
+  apply(p: ParameterLookup, noise: Tensor, labels: Tensor | undefined, draw: Draws): Tensor {
     const waves = sinusoidalEmbedding(noise, { channels: this.modelChannels, sinFirst: true });
-    const told = this.label && labels
-      ? add(waves, this.label.apply(p, affine(labels, Math.sqrt(this.labelDim), 0)))
-      : waves;
+    if (!this.label) expectCondition("labels", labels, noise.size, 0);
+    const told = this.label ? add(waves, this.label.apply(p, labels, noise.size, draw)) : waves;
     return silu(this.layer1.apply(p, silu(this.layer0.apply(p, told))));
   }
 }
@@ -127,9 +126,9 @@ class Encoder {
   private readonly levels: { down: Conv2d | undefined; blocks: Block[] }[] = [];
   private readonly middle: Block[];
 
-  constructor(list: ParameterList, config: UNetConfig, labelDim = 0) {
+  constructor(list: ParameterList, config: UNetConfig) {
     const { imageChannels, resolution, modelChannels, channelMult, blocks } = config;
-    this.embedding = new NoiseEmbedding(list, modelChannels, labelDim);
+    this.embedding = new NoiseEmbedding(list, modelChannels, config);
     this.first = new Conv2d(list, `enc.${resolutionName(resolution)}_conv`, imageChannels, modelChannels, {
       kernel: 3,
     });
@@ -161,9 +160,9 @@ class Encoder {
     x: Tensor,
     noise: Tensor,
     around: Around,
-    labels?: Tensor,
+    conditions: Conditions,
   ): { h: Tensor; skips: Tensor[]; levels: Tensor[]; embedding: Tensor } {
-    const embedding = this.embedding.apply(p, noise, labels);
+    const embedding = this.embedding.apply(p, noise, conditions.labels, drawsOf(conditions));
     let h = this.first.apply(p, x);
     const skips = [h], levels: Tensor[] = [];
     for (const { down, blocks } of this.levels) {
@@ -225,18 +224,19 @@ export class UNet implements DenoisingNetwork {
     this.parameters = list.specs;
   }
 
-  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]; it knows no conditions. */
-  apply(p: ParameterLookup, x: Tensor, noise: Tensor): Tensor {
-    return this.run(p, x, noise).output;
+  /** `x` [N, C, H, W], `noise` [N] (ln σ / 4) → [N, C, H, W]; of the conditions it knows classes. */
+  apply(p: ParameterLookup, x: Tensor, noise: Tensor, conditions?: Conditions): Tensor {
+    return this.run(p, x, noise, conditions).output;
   }
 
   /** The same with the encoder's features. */
-  run(p: ParameterLookup, x: Tensor, noise: Tensor): NetworkRun {
+  run(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): NetworkRun {
     const { h: bottleneck, skips, levels, embedding } = this.encoder.apply(
       p,
       cast(x, this.precision),
       noise,
       this.around,
+      conditions,
     );
     let h = bottleneck;
     for (const { blocks, up } of this.levels) {
@@ -261,12 +261,6 @@ export function featureChannels(
   return { levels, bottleneck: levels.at(-1)! };
 }
 
-/** Settings of a {@linkcode Classifier}. */
-export interface ClassifierConfig extends UNetConfig {
-  /** Length of a sample's class label, a one-hot vector; 0, when absent, without classes. */
-  readonly labelDim?: number;
-}
-
 /** Time-conditional binary classifier: the encoder half of a {@linkcode UNet}, pooled to one logit. */
 export class Classifier implements Network {
   /** Parameters in order. */
@@ -278,19 +272,19 @@ export class Classifier implements Network {
   private readonly around: Around;
 
   /** Declares the network. */
-  constructor(readonly config: ClassifierConfig, options: NetworkOptions = {}) {
+  constructor(readonly config: UNetConfig, options: NetworkOptions = {}) {
     this.around = around(options);
     this.precision = options.precision ?? "f32";
     const list = new ParameterList();
-    this.encoder = new Encoder(list, config, config.labelDim);
+    this.encoder = new Encoder(list, config);
     this.norm = new GroupNorm(list, "head.norm", this.encoder.outChannels);
     this.linear = new Linear(list, "head.linear", this.encoder.outChannels, 1);
     this.parameters = list.specs;
   }
 
   /** `x` [N, C, H, W], `noise` [N] (ln σ / 4), where it has classes their labels → [N]. */
-  apply(p: ParameterLookup, x: Tensor, noise: Tensor, { labels }: Conditions = {}): Tensor {
-    const { h } = this.encoder.apply(p, cast(x, this.precision), noise, this.around, labels);
+  apply(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): Tensor {
+    const { h } = this.encoder.apply(p, cast(x, this.precision), noise, this.around, conditions);
     const pooled = mean(this.norm.apply(p, h, { silu: true }), [2, 3]);
     return reshape(this.linear.apply(p, pooled), [x.shape[0]!]);
   }

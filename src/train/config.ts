@@ -172,7 +172,7 @@ export interface EvaluationConfig {
 
 /** What networks can be chosen of: the settings that do not come from the data. */
 export type NetworkSettings =
-  | Omit<UNetConfig, "imageChannels" | "resolution"> & { readonly architecture: "unet" }
+  | Omit<UNetConfig, "imageChannels" | "resolution" | "labelDim"> & { readonly architecture: "unet" }
   | Omit<SongUNetConfig, "resolution" | "inChannels" | "outChannels" | "labelDim" | "augmentDim"> & {
     readonly preconditioning: Preconditioning["kind"];
   };
@@ -293,7 +293,7 @@ type Preset = Pick<
 >;
 
 const digits = (modelChannels: number): NetworkSettings => ({
-  ...{ architecture: "unet", modelChannels, channelMult: [1, 2], blocks: 1 },
+  ...{ architecture: "unet", modelChannels, channelMult: [1, 2], blocks: 1, labelDropout: 0 },
 });
 
 /** EDM's DDPM++ (Karras et al. 2022, table 1). */
@@ -437,11 +437,18 @@ export function teacherDenoiser({ network: settings, teacher }: RunConfig, data:
   if (teacher.conditional && data.classes === 1) {
     throw new UsageError(`${data.name} has no classes; teacher.conditional (--conditional) needs some.`);
   }
-  if (settings.architecture === "unet" && (teacher.conditional || teacher.augment > 0)) {
-    throw new UsageError("Classes and augmentation need a network of the architecture song-unet.");
+  if (settings.architecture === "unet" && teacher.augment > 0) {
+    throw new UsageError("Augmentation needs a network of the architecture song-unet.");
   }
   const { preconditioning, network } = settings.architecture === "unet"
-    ? { network: { ...settings, imageChannels: channels, resolution } }
+    ? {
+      network: {
+        ...settings,
+        imageChannels: channels,
+        resolution,
+        ...teacher.conditional && { labelDim: data.classes },
+      },
+    }
     : songDenoiser(settings, data, teacher);
   checkNetwork(network, (message) => {
     throw new UsageError(`With the images of ${data.name}, ${message}.`);
