@@ -52,7 +52,7 @@ const MAX_HELD = 60;
 /** The pictures in `samples/`: images in a row, about how many pixels one's side has, pixels between them. */
 const GRID = { columns: 8, size: 48, gap: 2 };
 
-/** Sampling seed of pictures and measurements: also the default of `sample` and `eval`, which repeat the figures. */
+/** Sampling seed of pictures and final measurements: also the default of `sample` and `eval`, which repeat the figures. */
 export const EVALUATION_SEED = 0;
 
 /** What is measured of a model in `summary.json`. */
@@ -180,12 +180,11 @@ async function runStages(gpu: Gpu, inputs: RunInputs, evaluated: Workspace): Pro
 
   if (!config.teacherOnly && !await folder.has(RESULTS.generator)) {
     const look = async (sampler: Sampler, step: number) => {
-      const images = await sampler.sample(EVALUATION_SEED, 0, Math.max(checkSamples, pictures));
-      await writeGrid(folder, `samples/distill-${padded(step)}.png`, data, [
-        teacherImages,
-        firstOf(images, data, pictures),
-      ]);
-      return { frechetDistance: await evaluator.frechetDistance(firstOf(images, data, checkSamples)) };
+      const generated = await sampler.sample(EVALUATION_SEED, 0, pictures);
+      await writeGrid(folder, `samples/distill-${padded(step)}.png`, data, [teacherImages, generated]);
+      // Other samples each time: a mean over checkpoints is one over what each happens to draw, too.
+      const images = await sampler.sample(EVALUATION_SEED + step, 0, checkSamples);
+      return { frechetDistance: await evaluator.frechetDistance(images) };
     };
     await withWorkspace(gpu, (workspace) => distil(workspace, runId, inputs, teacher, look));
   }
@@ -483,11 +482,6 @@ export async function measure(
   const images = await sampler.sample(seed, 0, count);
   const imagesPerSecond = Number((count / (performance.now() - started) * 1000).toFixed(1));
   return { ...await evaluator.measure(images), evaluations: sampler.evaluations, imagesPerSecond };
-}
-
-/** The first `count` of images [N, C, H, W]. */
-function firstOf(images: Uint8Array, { channels, height, width }: ImageData8, count: number): Uint8Array {
-  return images.subarray(0, count * channels * height * width);
 }
 
 /** A number of steps as it stands in the names of files. */
