@@ -96,7 +96,7 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
     /"deviceMB":([\d.]+)}\n$/.exec(await Deno.readTextFile(`${folder}/runs/kl/seed-${seed}/metrics.jsonl`))![1];
   assertEquals(await deviceMB(1), await deviceMB(0), "a lost run leaves nothing on the device");
   const [kl, sba, wild] = settings;
-  const { paired } = sba!.againstBaseline!;
+  const { paired } = sba!.difference!;
   assertAlmostEquals(paired.difference, sba!.late!.mean - kl!.late!.mean, 1e-9);
   assertEquals([wild!.late, wild!.failures.map(({ seed }) => seed)], [null, [0, 1]]);
   assertMatch(wild!.failures[0]!.reason, /not finite|became/);
@@ -198,6 +198,14 @@ Deno.test("compare: a list that is not what it should be is named with its field
     [{ ...LIST, settings: { kl: { teacher: { batch: 4 } } } }, /in the setting "kl", "teacher" is changed; .*"common"/],
     [{ ...LIST, settings: { kl: { distill: { images: 64 } } } }, /"distill\.images" is 64, but 32 for all; .*"own"/],
     [{ ...LIST, settings: { kl: { budget: "any" } } }, /"budget" should be "own"/],
+    [
+      { ...LIST, settings: { ...settings, kl: { against: "kl" } } },
+      /in the setting "kl", .*"against" .* another .*, not "kl"/,
+    ],
+    [
+      { ...LIST, settings: { ...settings, kl: { against: 1 } } },
+      /"against" should be the name of another setting, not 1/,
+    ],
     [{ ...LIST, settings: { kl: 3 } }, /"settings\.kl" should hold settings/],
     [{ ...LIST, settings: { kl: { distill: { ratio: { min: 20 } } } } }, /in the setting "kl", .*--ratio-min \(20\)/],
   ];

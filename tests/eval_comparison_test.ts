@@ -49,7 +49,7 @@ const run = (seed: number, distances: readonly number[], diagnostics?: Diagnosti
 });
 
 const setting = (name: string, runs: readonly RunRecord[], more: Partial<SettingRecord> = {}): SettingRecord => ({
-  ...{ name, changes: { distill: { h: name } }, budget: "common", runs, failures: [] },
+  ...{ name, changes: { distill: { h: name } }, budget: "common", against: "kl", runs, failures: [] },
   ...more,
 });
 
@@ -71,7 +71,7 @@ Deno.test("figures: late means over checkpoints, then seeds; best, worst, final,
   assertEquals(kl!.final!.values, [20, 24, 16]);
   assertEquals(kl!.curve.map(({ images, mean }) => [images, mean]), [[32, 90], [64, 46 / 3], [96, 20]]);
   assertEquals(kl!.times.trainingSeconds!.values, [10, 11, 12]);
-  assertEquals([kl!.againstBaseline, runs], [null, { planned: 3, ended: 3, failed: 0 }]);
+  assertEquals([kl!.difference, runs], [null, { planned: 3, ended: 3, failed: 0 }]);
 });
 
 Deno.test("figures: tests are paired over the seeds that both have, p corrected over the settings", () => {
@@ -81,12 +81,14 @@ Deno.test("figures: tests are paired over the seeds that both have, p corrected 
   const { settings, runs } = compare(HEAD, [], [lsif, KL, sba]);
   const [a, b, c] = settings;
   const expected = pairedTest([12, 5], [22, 16])!, other = pairedTest([5, 13, 6], [15, 22, 16])!;
-  assertEquals([a!.againstBaseline!.paired, b!.againstBaseline, c!.againstBaseline!.paired], [expected, null, other]);
-  assertEquals(a!.againstBaseline!.welch, welchTest([12, 5], [15, 22, 16])!);
-  assertEquals([a!.againstBaseline!.pHolm, c!.againstBaseline!.pHolm], holm([expected.p!, other.p!]));
+  assertEquals([a!.difference!.paired, b!.difference, c!.difference!.paired], [expected, null, other]);
+  assertEquals(a!.difference!.welch, welchTest([12, 5], [15, 22, 16])!);
+  assertEquals([a!.difference!.pHolm, c!.difference!.pHolm], holm([expected.p!, other.p!]));
   assertEquals(runs, { planned: 9, ended: 8, failed: 1 });
   // Where the baseline has lost a seed, the others' is left out as well.
-  const turned = compare({ ...HEAD, baseline: "lsif" }, [], [lsif, KL]).settings[1]!.againstBaseline!.paired;
+  const turned =
+    compare({ ...HEAD, baseline: "lsif" }, [], [lsif, KL].map((record) => ({ ...record, against: "lsif" })))
+      .settings[1]!.difference!.paired;
   assertEquals(turned, pairedTest([22, 16], [12, 5])!);
 });
 
@@ -224,6 +226,21 @@ Deno.test("reports: what the tests say", () => {
     said(worse, same),
     /^Significantly worse than kl: b \(\+5\.03.*\); the other one tested does not differ signif/,
   );
+  const other = (name: string, by: readonly number[], against: string) => ({ ...near(name, by), against });
+  const two = said(worse, other("d", [-1, -1.1, -1], "b"), other("e", [7, -3, 2], "b"));
+  assertMatch(
+    two,
+    /^Significantly worse than kl: b \(\+5[^;]*\); significantly better than b: d \(−6\.07 ± 0\.07[^;]*\); the other one tested/,
+  );
+  const table = settingsTable(
+    compare({ ...HEAD, lateCheckpoints: 1 }, [], [near("kl", [0, 0, 0]), worse, other("d", [-1, -1.1, -1], "b")]),
+  );
+  assertEquals([table.columns[5], ...table.rows.slice(0, 3).map((row) => row[5])], [
+    "difference",
+    "baseline",
+    "+5.03 ± 0.03 from kl",
+    "−6.07 ± 0.07 from b",
+  ]);
   assertMatch(verdict(STATES["one run"]!), /^1 of 6 runs have ended so far\. No two settings/);
   assertMatch(verdict(STATES["two that are the same"]!), /^The differences from kl are the same in every seed/);
 });

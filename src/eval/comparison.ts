@@ -1,4 +1,4 @@
-/** The figures of a comparison: settings over the same seeds, on equal budgets, each beside a baseline. */
+/** The figures of a comparison: settings over the same seeds, on equal budgets, each beside another. */
 
 import {
   type Calibration,
@@ -67,6 +67,8 @@ export interface SettingRecord {
   readonly changes: Readonly<Record<string, unknown>>;
   /** Whether its budget is the common one or its own. */
   readonly budget: "common" | "own";
+  /** Name of the setting that it is held against; of the baseline its own. */
+  readonly against: string;
   /** Those that came to their end, by seed. */
   readonly runs: readonly RunRecord[];
   /** Those that did not. */
@@ -105,8 +107,8 @@ export interface TeacherFigures {
   readonly times: { readonly imagesPerSecond: OverSeeds };
 }
 
-/** How a setting's late Fréchet distances differ from the baseline's. */
-export interface AgainstBaseline {
+/** How a setting's late Fréchet distances differ from another's. */
+export interface Difference {
   /** Over the seeds that both have, which share a teacher and noise. */
   readonly paired: Test;
   /** Its p after Holm's correction over all settings; null where p is. */
@@ -141,8 +143,10 @@ export interface SettingFigures {
   readonly evaluations: number | null;
   /** What depends on the machine's day. */
   readonly times: { readonly imagesPerSecond: OverSeeds | null; readonly trainingSeconds: OverSeeds | null };
-  /** Null of the baseline, and where fewer than two seeds have both. */
-  readonly againstBaseline: AgainstBaseline | null;
+  /** Name of the setting that it is held against; of the baseline its own. */
+  readonly against: string;
+  /** From that one; null of the baseline, and where fewer than two seeds have both. */
+  readonly difference: Difference | null;
   /** Fréchet distance at every checkpoint. */
   readonly curve: readonly (OverSeeds & { readonly images: number })[];
   /** Calibration of the ratio at the end; null where it was not looked at. */
@@ -169,7 +173,7 @@ export interface ComparisonHead {
   readonly seeds: number;
   /** Checkpoints at the end whose mean is compared. */
   readonly lateCheckpoints: number;
-  /** Name of the setting that the others are held against. */
+  /** Name of the setting that the others are held against, unless they name another. */
   readonly baseline: string;
   /** The common settings. */
   readonly common: unknown;
@@ -194,8 +198,10 @@ export function compare(
   settings: readonly SettingRecord[],
 ): Comparison {
   const late = (runs: readonly RunRecord[]) => overSeeds(runs, (run) => lateMean(run, head.lateCheckpoints));
-  const baseline = late(settings.find(({ name }) => name === head.baseline)?.runs ?? []);
-  const tests = settings.map(({ name, runs }) => name === head.baseline ? undefined : testsOf(late(runs), baseline));
+  const lateOf = (wanted: string) => late(settings.find(({ name }) => name === wanted)?.runs ?? []);
+  const tests = settings.map(({ name, against, runs }) =>
+    name === against ? undefined : testsOf(late(runs), lateOf(against))
+  );
   const ps = tests.flatMap((test) => test?.paired.p ?? []);
   const corrected = holm(ps).values();
   return {
@@ -211,7 +217,7 @@ export function compare(
       const test = tests[i];
       return {
         ...figuresOf(setting, late(setting.runs)),
-        againstBaseline: test ? { ...test, pHolm: test.paired.p === null ? null : corrected.next().value! } : null,
+        difference: test ? { ...test, pHolm: test.paired.p === null ? null : corrected.next().value! } : null,
       };
     }),
   };
@@ -228,12 +234,12 @@ function lateMean({ checked }: RunRecord, count: number): number {
   return estimate(checked.slice(-count).map(({ frechetDistance }) => frechetDistance)).mean;
 }
 
-function testsOf(own: OverSeeds | null, baseline: OverSeeds | null): Omit<AgainstBaseline, "pHolm"> | undefined {
-  if (!own || !baseline) return undefined;
-  const shared = own.seeds.filter((seed) => baseline.seeds.includes(seed));
+function testsOf(own: OverSeeds | null, other: OverSeeds | null): Omit<Difference, "pHolm"> | undefined {
+  if (!own || !other) return undefined;
+  const shared = own.seeds.filter((seed) => other.seeds.includes(seed));
   const of = ({ seeds, values }: OverSeeds) => shared.map((seed) => values[seeds.indexOf(seed)]!);
-  const paired = pairedTest(of(own), of(baseline));
-  return paired && { paired, welch: welchTest(own.values, baseline.values) ?? null };
+  const paired = pairedTest(of(own), of(other));
+  return paired && { paired, welch: welchTest(own.values, other.values) ?? null };
 }
 
 function teacherFigures(teachers: readonly TeacherRecord[]): TeacherFigures[] {
@@ -251,15 +257,15 @@ function teacherFigures(teachers: readonly TeacherRecord[]): TeacherFigures[] {
 }
 
 function figuresOf(
-  { name, changes, budget, runs, failures }: SettingRecord,
+  { name, changes, budget, against, runs, failures }: SettingRecord,
   late: OverSeeds | null,
-): Omit<SettingFigures, "againstBaseline"> {
+): Omit<SettingFigures, "difference"> {
   const ordered = late
     ? late.seeds.map((seed, i) => ({ seed, value: late.values[i]! })).sort((a, b) => a.value - b.value)
     : [];
   const diagnostics = runs.flatMap(({ diagnostics }) => diagnostics ?? []);
   return {
-    ...{ name, changes, budget, failures, late },
+    ...{ name, changes, budget, against, failures, late },
     best: ordered[0] ?? null,
     worst: ordered.at(-1) ?? null,
     final: overSeeds(runs, ({ generator }) => generator.frechetDistance),

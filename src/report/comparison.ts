@@ -1,6 +1,6 @@
 /** The report of a comparison: its table, and a page with tables, charts and pictures. */
 
-import type { AgainstBaseline, Comparison, OverSeeds, SettingFigures } from "../eval/comparison.ts";
+import type { Comparison, Difference, OverSeeds, SettingFigures } from "../eval/comparison.ts";
 import type { Estimate } from "../eval/statistics.ts";
 import { encodeBase64 } from "../io/base64.ts";
 import { dotChart, heatMap, lineChart, type Reference, type Series } from "./charts.ts";
@@ -40,14 +40,14 @@ const pEquals = (p: number) => p < 0.001 ? pText(p) : `= ${pText(p)}`;
 /** The table of all settings, with the teacher and the floor below them. */
 export function settingsTable(comparison: Comparison): Table {
   const { baseline, lateCheckpoints, settings, runs } = comparison;
-  const failed = runs.failed > 0;
+  const failed = runs.failed > 0, several = heldAgainst(comparison).length > 1;
   const columns = [
     "setting",
     `FD, last ${lateCheckpoints} checkpoints`,
     "FD at the end",
     "best seed",
     "worst seed",
-    `minus ${baseline}`,
+    several ? "difference" : `minus ${baseline}`,
     "p (paired)",
     "p (Holm)",
     "coverage",
@@ -63,7 +63,7 @@ export function settingsTable(comparison: Comparison): Table {
     plusMinus(setting.final),
     setting.best ? `${figure(setting.best.value)} (${setting.best.seed})` : NONE,
     setting.worst ? `${figure(setting.worst.value)} (${setting.worst.seed})` : NONE,
-    ...testCells(setting, baseline),
+    ...testCells(setting, several),
     meanText(setting.coverage, percent),
     meanText(setting.nearestDistance, (mean) => mean.toFixed(3)),
     meanText(setting.times.imagesPerSecond, (mean) => mean.toFixed(0)),
@@ -80,14 +80,20 @@ export function settingsTable(comparison: Comparison): Table {
 /** The columns before this one are of the Fréchet distance and its tests. */
 const TESTED = 8;
 
-function testCells({ name, againstBaseline }: SettingFigures, baseline: string): string[] {
-  if (name === baseline) return ["baseline", NONE, NONE];
-  if (!againstBaseline) return [NONE, NONE, NONE];
-  const { paired, pHolm } = againstBaseline;
-  return [differenceText(againstBaseline), pText(paired.p), pText(pHolm)];
+/** Names of the settings that others are held against, the baseline first. */
+function heldAgainst({ settings, baseline }: Comparison): string[] {
+  return [...new Set([baseline, ...settings.map(({ against }) => against)])];
 }
 
-function differenceText({ paired: { difference, standardError } }: AgainstBaseline): string {
+/** Of a setting; `several`: not all are held against the same. */
+function testCells({ name, against, difference }: SettingFigures, several: boolean): string[] {
+  if (name === against) return ["baseline", NONE, NONE];
+  if (!difference) return [NONE, NONE, NONE];
+  const { paired, pHolm } = difference;
+  return [differenceText(difference) + (several ? ` from ${against}` : ""), pText(paired.p), pText(pHolm)];
+}
+
+function differenceText({ paired: { difference, standardError } }: Difference): string {
   return `${difference > 0 ? "+" : ""}${figure(difference)} ± ${figure(standardError, difference)}`;
 }
 
@@ -163,25 +169,42 @@ function headline({ samples, adapters, data, floor }: Comparison): string {
     `seeds${adapters.length > 0 ? `, on ${adapters.join(" and ")}` : ""}`;
 }
 
+/** A setting that was tested. */
+interface Tested extends Difference {
+  readonly name: string;
+  readonly against: string;
+  readonly pHolm: number;
+}
+
 /** What the tests say, in a sentence or two. */
-export function verdict({ settings, baseline, runs, seeds }: Comparison): string {
+export function verdict(comparison: Comparison): string {
+  const { settings, baseline, runs, seeds } = comparison;
   const open = runs.planned - runs.ended - runs.failed;
   const begun = open > 0 ? `${runs.ended} of ${runs.planned} runs have ended so far. ` : "";
-  const tested = settings.flatMap(({ name, againstBaseline }) =>
-    againstBaseline && againstBaseline.pHolm !== null
-      ? [{ name, ...againstBaseline, pHolm: againstBaseline.pHolm }]
-      : []
+  const tested = settings.flatMap(({ name, against, difference }): Tested[] =>
+    difference && difference.pHolm !== null ? [{ name, against, ...difference, pHolm: difference.pHolm }] : []
   );
   if (tested.length === 0) {
     const why = seeds < 2
       ? "One seed says nothing of how far seeds are apart: there is no standard error and no test"
       : settings.length < 2
       ? "There is one setting alone"
-      : settings.some(({ againstBaseline }) => againstBaseline)
+      : settings.some(({ difference }) => difference)
       ? `The differences from ${baseline} are the same in every seed, so that they cannot be tested`
       : "No two settings have two seeds yet that could be compared";
     return `${begun}${why}.`;
   }
+  const corrected = tested.length > 1 ? ", Holm's correction over the settings" : "";
+  const parts = heldAgainst(comparison).flatMap((name) => testsAgainst(name, tested));
+  const said = parts.join("; ");
+  // A setting's name stays as it is.
+  const sentence = / does not differ/.test(parts[0]!) ? said : said[0]!.toUpperCase() + said.slice(1);
+  return `${begun}${sentence} (two-sided paired t-test over seeds, level ${LEVEL}${corrected}).`;
+}
+
+/** What the tests against one setting say. */
+function testsAgainst(other: string, all: readonly Tested[]): string[] {
+  const tested = all.filter(({ against }) => against === other);
   const clear = tested.filter(({ pHolm }) => pHolm < LEVEL);
   const told = (sign: number) =>
     clear.filter(({ paired }) => sign * paired.difference > 0)
@@ -190,17 +213,13 @@ export function verdict({ settings, baseline, runs, seeds }: Comparison): string
   const same = clear.length > 0
     ? `the other ${rest === 1 ? "one tested does" : `${rest} tested do`} not differ significantly`
     : rest === 1
-    ? `${tested[0]!.name} does not differ significantly from ${baseline}`
-    : `none of the ${rest} settings tested differs significantly from ${baseline}`;
-  const parts = [
-    ...better ? [`significantly better than ${baseline}: ${better}`] : [],
-    ...worse ? [`significantly worse than ${baseline}: ${worse}`] : [],
+    ? `${tested[0]!.name} does not differ significantly from ${other}`
+    : `none of the ${rest} settings tested differs significantly from ${other}`;
+  return [
+    ...better ? [`significantly better than ${other}: ${better}`] : [],
+    ...worse ? [`significantly worse than ${other}: ${worse}`] : [],
     ...rest > 0 ? [same] : [],
   ];
-  const corrected = tested.length > 1 ? ", Holm's correction over the settings" : "";
-  const said = parts.join("; ");
-  const sentence = clear.length > 0 || rest > 1 ? said[0]!.toUpperCase() + said.slice(1) : said;
-  return `${begun}${sentence} (two-sided paired t-test over seeds, level ${LEVEL}${corrected}).`;
 }
 
 /** The whole report as a page. */
@@ -331,7 +350,9 @@ function figures(comparison: Comparison): string[] {
     tableMarkup(columnsOf(table, TESTED), swatches),
     ...failures,
     paragraph(
-      `Mean ± standard error over seeds; in parentheses the seed. The difference from ${comparison.baseline} and p are of a two-sided paired t-test ` +
+      `Mean ± standard error over seeds; in parentheses the seed. The difference from ${
+        heldAgainst(comparison).join(" or ")
+      } and p are of a two-sided paired t-test ` +
         "over the seeds that both have, which share teacher and noise; p (Holm) is corrected for the number of settings. " +
         "Coverage: share of the real images that are some generated one's nearest. Nearest image: mean distance of a " +
         "generated image to its nearest real one. Training: seconds of a distillation with the measurements at its checkpoints.",
@@ -362,7 +383,7 @@ function seedSeries({ name, curve }: SettingFigures, style: number): Series[] {
 }
 
 function curves(comparison: Comparison): string[] {
-  const { settings, baseline, lateCheckpoints } = comparison;
+  const { settings, lateCheckpoints } = comparison;
   const ended = settings.flatMap((setting, style) => setting.curve.length > 0 ? [{ setting, style }] : []);
   if (ended.length === 0) return [paragraph(NOTHING_YET)];
   const beside = references(comparison);
@@ -380,7 +401,7 @@ function curves(comparison: Comparison): string[] {
     references: beside,
     legend: true,
   });
-  const other = settings.find(({ name }) => name === baseline)!;
+  const otherOf = ({ against }: SettingFigures) => settings.find(({ name }) => name === against)!;
   const late = ended.flatMap(({ setting }) => setting.curve.slice(-lateCheckpoints).flatMap(({ values }) => values));
   const close = near(late, beside),
     low = Math.min(...late, ...close.map(({ value }) => value)),
@@ -394,9 +415,9 @@ function curves(comparison: Comparison): string[] {
       size: [340, 260],
       ...{ x, y: zoomed },
       series: [
-        ...setting === other || other.curve.length === 0
+        ...setting === otherOf(setting) || otherOf(setting).curve.length === 0
           ? []
-          : [{ ...meanSeries(other), name: baseline, weight: "faint" as const }],
+          : [{ ...meanSeries(otherOf(setting)), weight: "faint" as const }],
         ...(setting.curve[0]!.count > 1 ? seedSeries(setting, style) : []),
         meanSeries(setting, style),
       ],
@@ -406,7 +427,9 @@ function curves(comparison: Comparison): string[] {
   return [
     figureOf(overview, "Mean over seeds; shaded: its standard error. Dashed: the teachers and the floor."),
     paragraph(
-      `The late part, each setting beside ${baseline} (grey): bold the mean with its standard error, thin the seeds.`,
+      `The late part, each setting beside ${
+        heldAgainst(comparison).join(" or ")
+      } (grey): bold the mean with its standard error, thin the seeds.`,
       "note",
     ),
     element("div", { class: "grid2" }, ...each.map((chart) => figureOf(chart))),

@@ -325,7 +325,8 @@ async function readSetting(
   name: string,
   summaryOf: (folder: RunFolder) => Promise<Summary>,
 ): Promise<SettingRecord> {
-  const { budget = "common", ...changes } = open.study.settings[name]!;
+  const { baseline, settings } = open.study;
+  const { budget = "common", against = baseline, ...changes } = settings[name]!;
   const runs: RunRecord[] = [], failures: Failure[] = [];
   for (let seed = 0; seed < open.study.seeds; seed++) {
     const folder = folderOf(open, { kind: "run", seed, setting: name });
@@ -335,7 +336,7 @@ async function readSetting(
       runs.push(await readRun(folder, seed, batch, await summaryOf(folder)));
     }
   }
-  return { name, changes, budget, runs, failures };
+  return { name, changes, budget, against, runs, failures };
 }
 
 async function readReason(folder: RunFolder): Promise<string> {

@@ -17,8 +17,10 @@ import {
 import { checkSettings, choice, type Fail, type Rules, text as anyText, whole, withChanges } from "../io/settings.ts";
 import { suggestion } from "../io/words.ts";
 
-/** What a setting changes of the common ones, and whether its budget is its own. */
+/** What a setting changes of the common ones, whether its budget is its own, and what it is held against. */
 export interface Setting {
+  /** Name of the setting that it is held against; the baseline when absent. */
+  readonly against?: string;
   /** `own`: batch, images and critic updates may differ from the common ones. */
   readonly budget?: "own";
   /** Settings of the distillation: what all share is common. */
@@ -29,7 +31,7 @@ export interface Setting {
 export interface Study {
   /** Seeds are 0 to `seeds` − 1, of teachers and runs. */
   readonly seeds: number;
-  /** Name of the setting that the others are held against. */
+  /** Name of the setting that the others are held against, unless they name another. */
   readonly baseline: string;
   /** Checkpoints at the end of a run whose mean Fréchet distance is compared. */
   readonly lateCheckpoints: number;
@@ -190,8 +192,12 @@ function checkSetting(study: Study, name: string, fail: Fail): void {
   const inSetting: Fail = (message) => fail(`in the setting "${name}", ${message}`);
   const setting: unknown = study.settings[name];
   expectObject(`settings.${name}`, setting, fail);
-  const { budget, ...changes } = setting;
+  const { budget, against, ...changes } = setting;
   if (budget !== undefined && budget !== "own") inSetting('the field "budget" should be "own", or absent');
+  const others = Object.keys(study.settings).filter((other) => other !== name);
+  if (against !== undefined && !others.includes(against as string)) {
+    inSetting(`the field "against" should be the name of another setting, not ${JSON.stringify(against)}`);
+  }
   const { distill } = withSettings(common, changes, inSetting);
   const other = Object.keys(changes).find((key) => key !== "distill");
   if (other !== undefined) {
@@ -219,7 +225,7 @@ function checkSetting(study: Study, name: string, fail: Fail): void {
 
 /** The run of a setting with a seed, but for its teacher. */
 export function settingConfig({ common, settings }: Study, name: string, seed: number): RunConfig {
-  const { budget: _, ...changes } = settings[name]!;
+  const { budget: _, against: __, ...changes } = settings[name]!;
   return withSettings(common, { ...changes, seed }, (message) => {
     throw new Error(`unreachable: ${message}`);
   });
