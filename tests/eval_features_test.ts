@@ -32,10 +32,12 @@ gpuTest("evaluator: the real images are at distance 0 from themselves and cover 
   const evaluator = await Evaluator.create(workspace, digits);
   const own = await evaluator.measure(digits.pixels);
   assertEquals([own.samples, own.nearestDistance, own.coverage], [1797, 0, 1]);
+  assertAlmostEquals(own.classError!, 0, 1e-12);
+  assert(own.floor.classError! > 0.02 && own.floor.classError! < 0.04, String(own.floor.classError));
   assertAlmostEquals(own.frechetDistance, 0, 1e-3);
   // Resampling 1,797 of 1,797 is what the floor says it is.
   assert(own.floor.mean > 1 && own.floor.mean < 6, String(own.floor.mean));
   const blank = await evaluator.measure(new Uint8Array(100 * 64));
-  assert(blank.frechetDistance > 500 && blank.coverage <= 1 / 1797);
+  assert(blank.frechetDistance > 500 && blank.coverage <= 1 / 1797 && blank.classError! > 0.85);
   workspace.destroy();
 });

@@ -48,7 +48,7 @@ export async function run(args: string[]): Promise<void> {
   const workspace = new Workspace(gpu);
   const evaluator = await openEvaluator(workspace, data);
   const measured = await measure(evaluator, await samplerOf(workspace, model, solver), values.n, values.seed);
-  const { frechetDistance, floor, nearestDistance, coverage, evaluations, imagesPerSecond } = measured;
+  const { frechetDistance, classError, floor, nearestDistance, coverage, evaluations, imagesPerSecond } = measured;
   const space = evaluator.features.network === "embedded" ? "pixels" : "features";
   console.log(`${values.model} (${model.info.kind}), ${values.n} images against the ${data.count} of ${data.name}`);
   console.log(`  features            ${evaluator.features.description}`);
@@ -56,6 +56,13 @@ export async function run(args: string[]): Promise<void> {
   console.log(
     `  floor at this N     ${floor.mean.toFixed(3)} ± ${floor.std.toFixed(3)} (real images against themselves)`,
   );
+  if (classError !== null) {
+    console.log(
+      `  class error         ${(100 * classError).toFixed(1)} % of the images are of the wrong class (real ones: ${
+        (100 * floor.classError!).toFixed(1)
+      } %)`,
+    );
+  }
   console.log(`  nearest real image  ${nearestDistance.toFixed(3)} (mean distance of ${space})`);
   console.log(`  coverage            ${(100 * coverage).toFixed(1)} % of the real images are someone's nearest`);
   console.log(`  evaluations         ${evaluations} an image, ${imagesPerSecond} images/s on ${gpu.adapter.name}`);

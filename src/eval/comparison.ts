@@ -7,8 +7,7 @@ import {
   summedWeights,
   type WeightHistogram,
 } from "./diagnostics.ts";
-import type { Measures } from "./evaluate.ts";
-import type { Floor } from "./frechet.ts";
+import type { MeasureFloor, Measures } from "./evaluate.ts";
 import { type Estimate, estimate, holm, pairedTest, type Test, welchTest } from "./statistics.ts";
 
 /** What is measured of a model, with what it costs. */
@@ -99,6 +98,8 @@ export interface TeacherFigures {
   readonly evaluations: number;
   /** Fréchet distance. */
   readonly frechetDistance: OverSeeds;
+  /** See {@linkcode Measures}; null where the data have no classes. */
+  readonly classError: OverSeeds | null;
   /** See {@linkcode Measures}. */
   readonly coverage: OverSeeds;
   /** See {@linkcode Measures}. */
@@ -135,6 +136,8 @@ export interface SettingFigures {
   readonly worst: OfSeed | null;
   /** Fréchet distance at the end. */
   readonly final: OverSeeds | null;
+  /** See {@linkcode Measures}; also null where the data have no classes. */
+  readonly classError: OverSeeds | null;
   /** See {@linkcode Measures}. */
   readonly coverage: OverSeeds | null;
   /** See {@linkcode Measures}. */
@@ -168,7 +171,7 @@ export interface ComparisonHead {
   /** Images that every distance is of. */
   readonly samples: number;
   /** Distance of as many real images, drawn with replacement, to all of them; null where nothing was measured yet. */
-  readonly floor: Floor | null;
+  readonly floor: MeasureFloor | null;
   /** Number of seeds: 0, 1, …. */
   readonly seeds: number;
   /** Checkpoints at the end whose mean is compared. */
@@ -229,6 +232,14 @@ function overSeeds<R extends { readonly seed: number }>(records: readonly R[], v
   return { seeds: records.map(({ seed }) => seed), values, ...estimate(values) };
 }
 
+/** Over the seeds where it was measured. */
+function classErrors<R extends { readonly seed: number }>(
+  records: readonly R[],
+  value: (record: R) => number | null | undefined,
+): OverSeeds | null {
+  return overSeeds(records.filter((record) => typeof value(record) === "number"), (record) => value(record)!);
+}
+
 /** Mean Fréchet distance of the last `count` checkpoints. */
 function lateMean({ checked }: RunRecord, count: number): number {
   return estimate(checked.slice(-count).map(({ frechetDistance }) => frechetDistance)).mean;
@@ -249,6 +260,7 @@ function teacherFigures(teachers: readonly TeacherRecord[]): TeacherFigures[] {
       steps,
       evaluations,
       frechetDistance: overSeeds(records, ({ frechetDistance }) => frechetDistance)!,
+      classError: classErrors(records, ({ classError }) => classError),
       coverage: overSeeds(records, ({ coverage }) => coverage)!,
       nearestDistance: overSeeds(records, ({ nearestDistance }) => nearestDistance)!,
       times: { imagesPerSecond: overSeeds(records, ({ imagesPerSecond }) => imagesPerSecond)! },
@@ -269,6 +281,7 @@ function figuresOf(
     best: ordered[0] ?? null,
     worst: ordered.at(-1) ?? null,
     final: overSeeds(runs, ({ generator }) => generator.frechetDistance),
+    classError: classErrors(runs, ({ generator }) => generator.classError),
     coverage: overSeeds(runs, ({ generator }) => generator.coverage),
     nearestDistance: overSeeds(runs, ({ generator }) => generator.nearestDistance),
     evaluations: runs[0]?.generator.evaluations ?? null,

@@ -1,8 +1,9 @@
-/** How good a set of generated images is: Fréchet distance with its floor, nearest real images, coverage. */
+/** How good a set of generated images is: Fréchet distance, shares of the classes, nearest real images, coverage. */
 
 import type { ImageData8 } from "../data/image_data.ts";
 import { NonFiniteError } from "../gpu/errors.ts";
 import type { Workspace } from "../graph/mod.ts";
+import { ClassShares } from "./class_shares.ts";
 import { areDigits, FeatureNetwork, type FeatureOrigin, FEATURES } from "./feature_network.ts";
 import { type TrainedFeatures, trainFeatures } from "./feature_training.ts";
 import { featureMoments, type Floor, frechetDistance, type Moments, resampleFloor } from "./frechet.ts";
@@ -14,8 +15,13 @@ export interface Measures {
   readonly samples: number;
   /** Fréchet distance between the features of the generated and of all real images. */
   readonly frechetDistance: number;
-  /** The same distance for as many real images drawn with replacement: what a perfect model would get. */
-  readonly floor: Floor;
+  /**
+   * Total variation between the shares of the classes among the generated and the real images, 0 to 1, both told by their
+   * features ({@linkcode ClassShares}); null where the data have no classes.
+   */
+  readonly classError: number | null;
+  /** Both for as many real images drawn with replacement: what a perfect model would get. */
+  readonly floor: MeasureFloor;
   /**
    * Mean Euclidean distance of a generated image to its nearest real one: of digits between their values in [0, 1], of
    * others between their features. 0 would be copies.
@@ -25,19 +31,28 @@ export interface Measures {
   readonly coverage: number;
 }
 
+/** What a perfect model would get: the Fréchet distance, and the error of the classes' shares. */
+export interface MeasureFloor extends Floor {
+  /** Its expectation; null where the data have no classes. */
+  readonly classError: number | null;
+}
+
 /** Repeats of the floor's resampling. */
 const FLOOR_REPEATS = 10;
 
 /** Measures images against one data set. */
 export class Evaluator {
-  private readonly floors = new Map<number, Floor>();
+  private readonly floors = new Map<number, MeasureFloor>();
+  private readonly classes: ClassShares | undefined;
 
   private constructor(
     private readonly network: FeatureNetwork,
     private readonly real: ImageData8,
     private readonly realFeatures: Float32Array,
     private readonly realMoments: Moments,
-  ) {}
+  ) {
+    if (real.classes > 1) this.classes = new ClassShares(realFeatures, real.labels, real.classes, FEATURES);
+  }
 
   /**
    * Computes the real images' features: of digits by their embedded network, of others by the one that was `trained` on
@@ -69,6 +84,7 @@ export class Evaluator {
     return {
       samples,
       frechetDistance: this.#distance(features),
+      classError: this.classes?.error(features) ?? null,
       floor: this.floor(samples),
       nearestDistance: meanDistance,
       coverage,
@@ -94,11 +110,12 @@ export class Evaluator {
     return nearestReal(values(this.real.pixels), values(images), this.real.height * this.real.width);
   }
 
-  /** Fréchet distance of `samples` real images, drawn with replacement, to all of them. */
-  floor(samples: number): Floor {
+  /** Measures of `samples` real images, drawn with replacement, against all of them. */
+  floor(samples: number): MeasureFloor {
     let floor = this.floors.get(samples);
     if (!floor) {
-      floor = resampleFloor(this.realFeatures, this.real.count, FEATURES, samples, 0, FLOOR_REPEATS);
+      const distance = resampleFloor(this.realFeatures, this.real.count, FEATURES, samples, 0, FLOOR_REPEATS);
+      floor = { ...distance, classError: this.classes?.floor(samples) ?? null };
       this.floors.set(samples, floor);
     }
     return floor;

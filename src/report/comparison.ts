@@ -28,6 +28,13 @@ function plusMinus(value: Estimate | null): string {
 }
 
 const meanText = (value: Estimate | null, text: (mean: number) => string) => value ? text(value.mean) : NONE;
+/** A share over seeds. */
+function percentPlusMinus(value: Estimate | null): string {
+  if (!value) return NONE;
+  const error = value.standardError;
+  return error === null ? percent(value.mean) : `${(100 * value.mean).toFixed(1)} ± ${percent(error)}`;
+}
+
 const percent = (value: number) => `${(100 * value).toFixed(1)} %`;
 
 function pText(p: number | null | undefined): string {
@@ -50,6 +57,7 @@ export function settingsTable(comparison: Comparison): Table {
     several ? "difference" : `minus ${baseline}`,
     "p (paired)",
     "p (Holm)",
+    "class error",
     "coverage",
     "nearest image",
     "images/s",
@@ -64,6 +72,7 @@ export function settingsTable(comparison: Comparison): Table {
     setting.best ? `${figure(setting.best.value)} (${setting.best.seed})` : NONE,
     setting.worst ? `${figure(setting.worst.value)} (${setting.worst.seed})` : NONE,
     ...testCells(setting, several),
+    percentPlusMinus(setting.classError),
     meanText(setting.coverage, percent),
     meanText(setting.nearestDistance, (mean) => mean.toFixed(3)),
     meanText(setting.times.imagesPerSecond, (mean) => mean.toFixed(0)),
@@ -109,6 +118,7 @@ function teacherRow({ teachers, times }: Comparison): string[][] {
     `teacher, ${last.evaluations} evaluations`,
     plusMinus(last.frechetDistance),
     ...["", "", "", "", "", ""],
+    percentPlusMinus(last.classError),
     meanText(last.coverage, percent),
     meanText(last.nearestDistance, (mean) => mean.toFixed(3)),
     meanText(last.times.imagesPerSecond, (mean) => mean.toFixed(0)),
@@ -118,7 +128,14 @@ function teacherRow({ teachers, times }: Comparison): string[][] {
 }
 
 function floorRow({ floor }: Comparison): string[][] {
-  return floor ? [["real images (floor)", `${figure(floor.mean)}, spread ${figure(floor.std)}`]] : [];
+  if (!floor) return [];
+  const classError = floor.classError ?? null;
+  return [[
+    "real images (floor)",
+    `${figure(floor.mean)}, spread ${figure(floor.std)}`,
+    ...["", "", "", "", "", ""],
+    classError === null ? NONE : percent(classError),
+  ]];
 }
 
 /** The table of the teachers by number of steps. */
@@ -129,15 +146,17 @@ export function teachersTable({ teachers, seeds }: Comparison): Table {
       "Heun steps",
       "evaluations",
       "FD",
+      "class error",
       "coverage",
       "nearest image",
       "images/s",
       ...each.map((s) => `seed ${s}`),
     ],
-    rows: teachers.map(({ steps, evaluations, frechetDistance, coverage, nearestDistance, times }) => [
+    rows: teachers.map(({ steps, evaluations, frechetDistance, classError, coverage, nearestDistance, times }) => [
       String(steps),
       String(evaluations),
       plusMinus(frechetDistance),
+      percentPlusMinus(classError),
       percent(coverage.mean),
       nearestDistance.mean.toFixed(3),
       times.imagesPerSecond.mean.toFixed(0),
@@ -354,7 +373,8 @@ function figures(comparison: Comparison): string[] {
         heldAgainst(comparison).join(" or ")
       } and p are of a two-sided paired t-test ` +
         "over the seeds that both have, which share teacher and noise; p (Holm) is corrected for the number of settings. " +
-        "Coverage: share of the real images that are some generated one's nearest. Nearest image: mean distance of a " +
+        "Class error: share of the images that are of the wrong class, as the shares of the classes differ from the real " +
+        "images'. Coverage: share of the real images that are some generated one's nearest. Nearest image: mean distance of a " +
         "generated image to its nearest real one. Training: seconds of a distillation with the measurements at its checkpoints.",
       "note",
     ),
