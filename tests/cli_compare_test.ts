@@ -112,21 +112,31 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
   assert(!text.includes(root) && !text.includes("20" + new Date().getFullYear() % 100 + "-"), "no paths, no dates");
 });
 
-Deno.test("compare: killed in the middle of a run and resumed, comes to the same figures and models", async () => {
+Deno.test("compare: killed in the middle of a run, resumed with one more seed, comes to the same figures and models", async () => {
   const folder = `${root}/killed`, { folder: whole } = await finishedStudy();
-  await startAndKill(folder, ["compare", "--config", FILE, "--out", folder], /sba\(-0\.5\), seed 0[^]*distill 2\/4: /);
+  await startAndKill(
+    folder,
+    ["compare", "--config", FILE, "--seeds", "1", "--out", folder],
+    /sba\(-0\.5\), seed 0[^]*distill 2\/4: /,
+  );
   const { runs, settings } = await figuresOf(folder);
   assertEquals([runs.ended, settings[0]!.late!.seeds], [1, [0]], "figures of what has ended are there all the time");
-  assertMatch(await Deno.readTextFile(`${folder}/report.html`), /1 of 6 runs have ended so far/);
+  assertMatch(await Deno.readTextFile(`${folder}/report.html`), /1 of 3 runs have ended so far/);
   await Deno.writeTextFile(`${folder}/half-written.tmp`, "");
-  const { code, out, errors } = await dibregman(["compare", "--resume", folder]);
+  const seeds = async () => JSON.parse(await Deno.readTextFile(`${folder}/study.json`)).seeds;
+  const { code, out, errors } = await dibregman(["compare", "--resume", folder, "--seeds", "2"]);
   assertEquals(code, 0, errors.join("\n"));
   const text = errors.join("\n");
   assertMatch(text, /^\[3\/8\] sba\(-0\.5\), seed 0\n[^]*distill: going on from step [12]\n/m);
   assert(!text.includes("kl, seed 0"), "what had ended is not run again");
   assertMatch(out, /^sba\(-0\.5\) /m);
   assertEquals(lasting(await figuresOf(folder)), lasting(await figuresOf(whole)));
-  assertEquals(await files(folder), await files(whole));
+  assertEquals([await seeds(), await files(folder)], [2, await files(whole)]);
+  assertMatch(
+    await refused(["compare", "--resume", folder, "--seeds", "1"], 2),
+    /--seeds 1 would be fewer than the 2 of/,
+  );
+  assertEquals(await seeds(), 2);
   for (const seed of ["seed-0", "seed-1"]) {
     for (const name of NAMES.slice(0, 2)) {
       await sameModels(`${folder}/runs/${name}/${seed}`, `${whole}/runs/${name}/${seed}`);
@@ -231,7 +241,7 @@ Deno.test("compare: wrong arguments", async () => {
     [["--preset", "mnist"], 2, /mnist needs a data set/],
     [["--seeds", "0"], 2, /--seeds.*0/],
     [["--set", "distill.images=640", "--late", "11"], 2, /there are 10 checkpoints, fewer than the 11/],
-    [["--resume", root, "--seeds", "3"], 2, /--seeds cannot go with --resume: a study keeps .* study\.json/],
+    [["--resume", root, "--late", "3"], 2, /--late cannot go with --resume: a study keeps .* study\.json/],
     [["--resume", root], 1, /holds no study to resume/],
     [["--out", (await finishedStudy()).folder], 1, /already holds a study \(study\.json\); continue it with --resume/],
     [["--markdown", `${root}/none/x.md`], 1, /folder does not exist/],

@@ -23,6 +23,7 @@ import {
   readComparison,
   runStudy,
   STUDY,
+  withSeeds,
 } from "../train/compare.ts";
 import { planStudy, type StudyPlan } from "../train/dry_run.ts";
 import { TUNING_FILE } from "../train/folder.ts";
@@ -97,7 +98,7 @@ const COMMAND = {
       name: "resume",
       kind: "string",
       placeholder: "DIR",
-      help: "continue the study in this folder, or report anew; its settings are kept",
+      help: "continue the study in this folder, with more --seeds too, or report anew; its settings are kept",
     },
     { name: "markdown", kind: "string", placeholder: "FILE", help: "also write the tables to this file as Markdown" },
     {
@@ -116,7 +117,11 @@ type CompareValues = Values<typeof COMMAND["options"]>;
 export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
   if (values.resume !== undefined) {
-    expectResumable(values, ["resume", "noInstall", "markdown"], `a study keeps the settings in its ${STUDY.list}`);
+    expectResumable(
+      values,
+      ["resume", "seeds", "noInstall", "markdown"],
+      `a study keeps the settings in its ${STUDY.list}`,
+    );
   }
   if (values.h !== undefined && values.config !== undefined) {
     throw new UsageError("--h and --config both say what is compared; give one of them.");
@@ -154,7 +159,7 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
 }
 
 async function resume(path: string, values: CompareValues): Promise<Comparison> {
-  const open = await openStudy(path);
+  const open = await withSeeds(await openStudy(path), values.seeds);
   const data = await rereadImages(open.study.common.data);
   if ((await missingParts(open)).length === 0) {
     console.error(`${path} is finished.`);

@@ -12,7 +12,7 @@ import {
   type TeacherRecord,
 } from "../eval/comparison.ts";
 import { checkDiagnostics, type Diagnostics } from "../eval/diagnostics.ts";
-import { FileError, NonFiniteError } from "../gpu/errors.ts";
+import { FileError, NonFiniteError, UsageError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
@@ -114,6 +114,18 @@ export async function openStudy(path: string): Promise<OpenStudy> {
   const study = parseStudy(text, file);
   await removeTemporaryFiles(path);
   return { path, study };
+}
+
+/**
+ * The study with so many seeds, which is written down: more come after those that there are.
+ *
+ * @throws {UsageError} where there are more already.
+ */
+export async function withSeeds({ path, study }: OpenStudy, seeds = study.seeds): Promise<OpenStudy> {
+  if (seeds < study.seeds) throw new UsageError(`--seeds ${seeds} would be fewer than the ${study.seeds} of ${path}.`);
+  const more = { ...study, seeds };
+  if (seeds > study.seeds) await writeText(join(path, STUDY.list), encodeStudy(more));
+  return { path, study: more };
 }
 
 function writeText(path: string, text: string): Promise<void> {
