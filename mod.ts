@@ -55,7 +55,7 @@ export * from "./src/distill/settings.ts";
 export * from "./src/distill/critics.ts";
 export * from "./src/distill/generator.ts";
 export * from "./src/distill/held_out.ts";
-export { type DistillNetworks, type Draws, type Noisy, sigmaLimitsOf } from "./src/distill/samples.ts";
+export { type DistillNetworks, type Noisy, sigmaLimitsOf } from "./src/distill/samples.ts";
 export * from "./src/optim/accumulate.ts";
 export * from "./src/optim/adam.ts";
 export * from "./src/optim/weights.ts";

@@ -4,6 +4,7 @@ import { assert, assertAlmostEquals, assertEquals, assertMatch, assertNotEquals 
 import type { Comparison } from "../src/eval/comparison.ts";
 import { estimate } from "../src/eval/statistics.ts";
 import { presetConfig } from "../src/train/config.ts";
+import { checkpointSeed } from "../src/train/run.ts";
 import { makeStudy, type StudyList } from "../src/train/study.ts";
 import { dibregman, files, refused, sameFiles, sameModels, startAndKill } from "./command.ts";
 import { elementsOf, parseXml } from "./xml.ts";
@@ -25,7 +26,7 @@ const LIST = {
   settings: {
     "kl": { distill: { h: "kl" } },
     "sba(-0.5)": { distill: { h: "sba", lambda: -0.5 } },
-    "wild": { distill: { generator: { learningRate: 1e39 } } },
+    "wild": { against: "sba(-0.5)", distill: { generator: { learningRate: 1e39 } } },
   },
 } as const;
 
@@ -36,6 +37,24 @@ const NAMES = ["kl", "sba(-0.5)", "wild"];
 
 async function figuresOf(folder: string): Promise<Comparison> {
   return JSON.parse(await Deno.readTextFile(`${folder}/compare.json`));
+}
+
+/** The Fréchet distance of 80 images of a model. */
+async function distanceOf(model: string, seed: number): Promise<number> {
+  const json = `${root}/figures.json`;
+  const { code, errors } = await dibregman([
+    "eval",
+    "--model",
+    model,
+    "--n",
+    "80",
+    "--seed",
+    `${seed}`,
+    "--json",
+    json,
+  ]);
+  assertEquals(code, 0, errors.join("\n"));
+  return JSON.parse(await Deno.readTextFile(json)).frechetDistance;
 }
 
 /** Figures without those of the machine's day: times, and the step at which a lost run was looked at. */
@@ -85,8 +104,12 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
       assertEquals(late!.values[seed], estimate([checked[2]![1], checked[3]![1]]).mean);
       const summary = JSON.parse(await Deno.readTextFile(`${run}/summary.json`));
       assertEquals(final!.values[seed], summary.generator.frechetDistance);
-      // The last checkpoint is the end; it is measured by other images.
+      // The last checkpoint is the end; it is measured by images of its own.
       assertNotEquals(final!.values[seed], checked[3]![1]);
+      if (name === "kl") {
+        const repeated = await distanceOf(`${run}/generator.safetensors`, checkpointSeed({ seed }, 4));
+        assertEquals(repeated, checked[3]![1]);
+      }
       const { seed: used, distill, teacherOnly } = JSON.parse(await Deno.readTextFile(`${run}/config.json`));
       assertEquals([used, distill.h, teacherOnly], [seed, name.slice(0, 3).replace("(", ""), false]);
       await sameFiles(run, `${folder}/teachers/seed-${seed}`, ["teacher.safetensors"]);
@@ -96,6 +119,8 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
     /"deviceMB":([\d.]+)}\n$/.exec(await Deno.readTextFile(`${folder}/runs/kl/seed-${seed}/metrics.jsonl`))![1];
   assertEquals(await deviceMB(1), await deviceMB(0), "a lost run leaves nothing on the device");
   const [kl, sba, wild] = settings;
+  assertEquals(settings.map(({ against }) => against), ["kl", "kl", "sba(-0.5)"]);
+  assertNotEquals(checkpointSeed({ seed: 1 }, 4), checkpointSeed({ seed: 0 }, 4));
   const { paired } = sba!.difference!;
   assertAlmostEquals(paired.difference, sba!.late!.mean - kl!.late!.mean, 1e-9);
   assertEquals([wild!.late, wild!.failures.map(({ seed }) => seed)], [null, [0, 1]]);
@@ -211,6 +236,11 @@ Deno.test("compare: a list that is not what it should be is named with its field
     [
       { ...LIST, settings: { ...settings, kl: { against: "kl" } } },
       /in the setting "kl", .*"against" .* another .*, not "kl"/,
+    ],
+    [{ ...LIST, settings: { ...settings, kl: { against: "wild" } } }, /baseline "kl" is held against no other/],
+    [
+      { ...LIST, settings: { ...settings, "sba(-0.5)": { against: "wild" } } },
+      /held against one another: sba\(-0\.5\), wild, sba\(-0\.5\)/,
     ],
     [
       { ...LIST, settings: { ...settings, kl: { against: 1 } } },

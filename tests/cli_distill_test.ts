@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { decodeModel } from "../src/io/model.ts";
 import { decodeNpz } from "../src/io/npz.ts";
+import { parseConfig } from "../src/train/config.ts";
 import { dibregman, files, killAndResume, refused, sameFiles } from "./command.ts";
 import { tinyImages } from "./tiny_data.ts";
 
@@ -63,6 +64,39 @@ async function sampled(model: string, ...options: string[]): Promise<{ images: u
   assertEquals(code, 0, errors.join("\n"));
   return { images: (await decodeNpz(await Deno.readFile(path), path)).images!.data, out };
 }
+
+Deno.test("train: the small UNet learns classes, is guided by them, and its generator is asked for one", async () => {
+  const folder = `${root}/unet-classes`;
+  const sizes = [
+    "teacher.batch=16",
+    "teacher.images=640",
+    "teacher.rampImages=32",
+    "distill.batch=16",
+    "distill.images=48",
+  ];
+  const { code, errors } = await dibregman([
+    ...["train", "--preset", "digits-tiny", "--data", CLASSES, "--conditional", "--guidance", "2", "--out", folder],
+    ...[...sizes, "network.labelDropout=0.3", "evaluation.checkSamples=65"].flatMap((change) => ["--set", change]),
+    ...["--eval-samples", "65"],
+  ]);
+  assertEquals(code, 0, errors.join("\n"));
+  const { info } = await decodeModel(await Deno.readFile(`${folder}/generator.safetensors`), "generator");
+  assert(info.network.architecture === "unet");
+  assertEquals([info.network.labelDim, info.network.labelDropout], [3, 0.3]);
+  const model = `${folder}/generator.safetensors`;
+  const [zero, two] = [await sampled(model, "--class", "0"), await sampled(model, "--class", "2")];
+  assertNotEquals(zero.images, two.images);
+  const path = `${root}/no-labels.json`;
+  const { network: { labelDropout: _, ...network }, ...config } = JSON.parse(
+    await Deno.readTextFile(`${folder}/config.json`),
+  );
+  await Deno.writeTextFile(path, JSON.stringify({ ...config, network }));
+  assertEquals(
+    parseConfig(await Deno.readTextFile(path), path).network,
+    network,
+    "as it was written before there were classes",
+  );
+});
 
 Deno.test("train: a generator of classes, guided; its images are of the class asked for", async () => {
   const { folder, out } = await distilled("classes", "--guidance", "1.5", "--h", "kl");

@@ -8,7 +8,7 @@ import { imageValues, randomValues, stepLeaves } from "../src/diffusion/teacher.
 import { FAKE_WEIGHTINGS } from "../src/distill/settings.ts";
 import { compileCriticStep } from "../src/distill/critics.ts";
 import { generatorGradient } from "../src/distill/generator.ts";
-import { generated, startOf } from "../src/distill/samples.ts";
+import { generated, inputsOf } from "../src/distill/samples.ts";
 import { constant, gradients, mul, sum, Workspace } from "../src/graph/mod.ts";
 import { createNetwork, type NetworkConfig } from "../src/nn/networks.ts";
 import { songUNetConfig } from "../src/nn/song_unet.ts";
@@ -49,11 +49,11 @@ Deno.test("generatorLevels: Karras's spacing without its end", () => {
   assertAlmostEquals(second!, ((2.5 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7, 1e-12);
 });
 
-gpuTest("training differentiates a generator of two steps through both of them", async (gpu) => {
+gpuTest("training differentiates a generator of three steps through all of them", async (gpu) => {
   const workspace = new Workspace(gpu), networks = networksOf(workspace, NETWORK), batch = 3;
-  const settings = { sigmaInit: 2.5, laterSigmas: [0.5] }, leaves = stepLeaves();
-  const start = startOf(networks, settings, batch, leaves, "generator");
-  const x = generated(networks, start, settings);
+  const settings = { sigmaInit: 2.5, laterSigmas: [0.8, 0.3] }, leaves = stepLeaves();
+  const drawn = inputsOf(networks, settings, batch, leaves, "generator");
+  const x = generated(networks, drawn, settings);
   const direction = randomArray(batch * 64, 4);
   const loss = sum(mul(x, constant(direction, x.shape)));
   const { parameters } = networks.generator.network, { lookup } = networks.generator.values;
@@ -65,21 +65,23 @@ gpuTest("training differentiates a generator of two steps through both of them",
   workspace.submit([program.at(randomValues(SEED, 2))]);
   const { x: images, ...got } = await program.read() as Record<string, Float32Array>;
 
-  const z = normalArray(SEED, 2, 0, batch, 64, 0x20), noise = normalArray(SEED, 2, 0, batch, 64, 0x50);
+  const z = normalArray(SEED, 2, 0, batch, 64, 0x20);
+  const noises = [0x50, 0x51].map((stream) => normalArray(SEED, 2, 0, batch, 64, stream));
   const arrays = randomWeights(NETWORK, 1);
-  const twoSteps = (weights: WeightArrays) => {
-    const first = denoised(weights, z.map((value) => 2.5 * value), 2.5);
-    return denoised(weights, first.map((value, i) => value + 0.5 * noise[i]!), 0.5);
-  };
-  assert(relativeError(images!, twoSteps(arrays)) < 1e-5);
-  // All weights move at once, by what is left of 1e-4 of a random direction in f32.
+  const allSteps = (weights: WeightArrays) =>
+    noises.reduce((x, noise, step) => {
+      const sigma = settings.laterSigmas[step]!;
+      return denoised(weights, x.map((value, i) => value + sigma * noise[i]!), sigma);
+    }, denoised(weights, z.map((value) => 2.5 * value), 2.5));
+  assert(relativeError(images!, allSteps(arrays)) < 1e-5);
+  // All weights move at once, by what is left of 5e-5 of a random direction in f32.
   const moved = (h: number) =>
     new Map([...arrays].map(([name, values], i) => {
       const direction = randomArray(values.length, 20 + i);
       return [name, values.map((value, j) => value + h * direction[j]!)];
     }));
-  const [up, down] = [moved(1e-4), moved(-1e-4)];
-  const value = (weights: WeightArrays) => twoSteps(weights).reduce((all, pixel, i) => all + pixel * direction[i]!, 0);
+  const [up, down] = [moved(5e-5), moved(-5e-5)];
+  const value = (weights: WeightArrays) => allSteps(weights).reduce((all, pixel, i) => all + pixel * direction[i]!, 0);
   const slope = parameters.reduce(
     (total, { name }, i) =>
       total + got[i]!.reduce((part, g, j) => part + g * (up.get(name)![j]! - down.get(name)![j]!), 0),
@@ -90,19 +92,21 @@ gpuTest("training differentiates a generator of two steps through both of them",
   workspace.destroy();
 });
 
-gpuTest("a generator of two steps is sampled by both of them", async (gpu) => {
+gpuTest("a generator of three steps is sampled by all of them", async (gpu) => {
   const workspace = new Workspace(gpu), arrays = randomWeights(NETWORK, 2);
   const weights = new Weights(workspace, "generator", createNetwork({ network: NETWORK }));
   weights.write(arrays);
   const sampler = await createSampler(weights, {
     ...{ kind: "generator", network: NETWORK, mean: 0, std: 0.5, provenance: {} },
-    ...{ sigmaInit: 2.5, laterSigmas: [0.3] },
+    ...{ sigmaInit: 2.5, laterSigmas: [0.8, 0.3] },
   }, { batch: 2 });
-  assertEquals(sampler.evaluations, 2);
+  assertEquals(sampler.evaluations, 3);
   const { seed } = latentValues(9, 0);
-  const z = normalArray(seed, 0, 0, 2, 64, 0x200), noise = normalArray(seed, 0, 0, 2, 64, 0x211);
+  const z = normalArray(seed, 0, 0, 2, 64, 0x200);
+  const [noise1, noise2] = [0x211, 0x212].map((stream) => normalArray(seed, 0, 0, 2, 64, stream));
   const x0 = denoised(arrays, z.map((value) => 2.5 * value), 2.5);
-  const x = denoised(arrays, x0.map((value, i) => value + 0.3 * noise[i]!), 0.3);
+  const x1 = denoised(arrays, x0.map((value, i) => value + 0.8 * noise1![i]!), 0.8);
+  const x = denoised(arrays, x1.map((value, i) => value + 0.3 * noise2![i]!), 0.3);
   // Bytes are 255 v with 2 v − 1 in units of the data: here the unit is 1.
   const bytes = [...x].map((value) => Math.min(255, Math.max(0, 255 * (value + 1) / 2)));
   const got = await sampler.sample(9, 0, 2);

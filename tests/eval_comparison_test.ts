@@ -17,6 +17,7 @@ import {
   comparisonPage,
   comparisonText,
   settingsTable,
+  teachersTable,
   verdict,
 } from "../src/report/comparison.ts";
 import { presetConfig } from "../src/train/config.ts";
@@ -170,6 +171,14 @@ const STATES: Record<string, Comparison> = {
     KL,
     setting("lsif", [], { failures: [0, 1, 2].map((seed) => ({ seed, reason: "lost <at> 3" })) }),
   ]),
+  "two baselines": compare({ ...HEAD, floor: { ...HEAD.floor!, classError: null } }, [teacher(0)], [
+    KL,
+    setting("lsif", [run(0, [9, 8, 7]), run(1, [9, 8, 9])]),
+    setting("sba", [run(0, [5, 4, 6]), run(1, [5, 6, 3])], { against: "lsif" }),
+  ]),
+  "measured by an earlier version": compare(HEAD, [], [
+    setting("kl", [{ ...run(0, [5, 4]), generator: { ...measured(4), classError: undefined as unknown as null } }]),
+  ]),
   "ten settings": compare(HEAD, [0, 1, 2].map(teacher), [
     KL,
     ...Array.from(
@@ -211,6 +220,23 @@ Deno.test("reports: well-formed at every state, with nothing from elsewhere and 
   }
 });
 
+Deno.test("reports: several baselines are told apart", () => {
+  const titles = elementsOf(parseXml(comparisonPage(STATES["two baselines"]!, new Map())), "svg")
+    .map(({ attributes }) => attributes["aria-label"]!);
+  for (const title of ["kl", "lsif (grey: kl)", "sba (grey: lsif)"]) assert(titles.includes(title), titles.join());
+});
+
+Deno.test("reports: the error of the classes' shares, where it was measured", () => {
+  const column = (name: string) => {
+    const { columns, rows } = settingsTable(STATES[name]!);
+    return rows.map((row) => row[columns.indexOf("class error")]);
+  };
+  assertEquals(column("ten settings").slice(-3), ["6.3 ± 0.0 %", "6.3 ± 0.0 %", "1.7 %"]);
+  assertEquals(column("two baselines").slice(-2), ["6.3 %", "–"]);
+  assertEquals(column("measured by an earlier version"), ["–", "1.7 %"]);
+  assertEquals(teachersTable(STATES["ten settings"]!).rows[0]![3], "6.3 ± 0.0 %");
+});
+
 Deno.test("reports: one seed has no standard error and no test, and it is said", () => {
   const state = STATES["one seed"]!;
   assertMatch(verdict(state), /^One seed says nothing .*no standard error and no test\.$/);
@@ -238,7 +264,7 @@ Deno.test("reports: what the tests say", () => {
   const two = said(worse, other("d", [-1, -1.1, -1], "b"), other("e", [7, -3, 2], "b"));
   assertMatch(
     two,
-    /^Significantly worse than kl: b \(\+5[^;]*\); significantly better than b: d \(−6\.07 ± 0\.07[^;]*\); the other one tested/,
+    /^Significantly worse than kl: b \(\+5[^;]*\); significantly better than b: d \(−6\.07 ± 0\.07[^;]*\); the other one tested does not differ significantly from b \(two/,
   );
   const table = settingsTable(
     compare({ ...HEAD, lateCheckpoints: 1 }, [], [near("kl", [0, 0, 0]), worse, other("d", [-1, -1.1, -1], "b")]),
@@ -250,5 +276,5 @@ Deno.test("reports: what the tests say", () => {
     "−6.07 ± 0.07 from b",
   ]);
   assertMatch(verdict(STATES["one run"]!), /^1 of 6 runs have ended so far\. No two settings/);
-  assertMatch(verdict(STATES["two that are the same"]!), /^The differences from kl are the same in every seed/);
+  assertMatch(verdict(STATES["two that are the same"]!), /^The differences are the same in every seed/);
 });

@@ -23,6 +23,7 @@ const MODELS: ModelInfo[] = [
   { kind: "teacher", network: UNET, preconditioning: { kind: "edm", sigmaData: 0.4 }, ...REST },
   { kind: "teacher", network: SONG, preconditioning: VP_PRECONDITIONING, ...REST },
   { kind: "generator", network: SONG, preconditioning: VE_PRECONDITIONING, ...REST, sigmaInit: 2.5 },
+  { kind: "teacher", network: { ...UNET, labelDim: 3, labelDropout: 0.25 }, ...REST },
 ];
 
 function file(info: ModelInfo): Promise<Uint8Array<ArrayBuffer>> {

@@ -1,4 +1,4 @@
-/** Whole networks against PyTorch: forward, loss, gradients, one optimiser step, one distillation gradient. */
+/** Whole networks against PyTorch: forward, loss, gradients, one optimiser step, one distillation gradient; classes. */
 
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { GraphError } from "../src/gpu/errors.ts";

@@ -38,6 +38,8 @@ const SONG = songUNetConfig({
 });
 /** Classes, of which some are dropped too, and augmentation labels. */
 const LABELLED = { ...SONG, labelDim: 5, augmentDim: 9, labelDropout: 0.3 };
+/** The small network with classes. */
+const SMALL_LABELLED = { ...NETWORK, labelDim: 5, labelDropout: 0.3 };
 const SEED: Seed = [3, 4];
 const { batch: BATCH, fakeScore: { sigma: SIGMA } } = SETTINGS;
 
@@ -210,6 +212,8 @@ const CASES: readonly (readonly [string, Runner, means: readonly string[]])[] = 
       "classifierLoss",
     ]] as const
   ),
+  ["teacher of classes, small", teacher(SMALL_LABELLED, labelled), ["loss"]],
+  ["critics of classes, small", critics(SMALL_LABELLED, {}, labelled), ["fakeLoss", "classifierLoss"]],
   ["critics of classes, of two steps", critics(LABELLED, { laterSigmas: [0.2] }, labelled), ["classifierLoss"]],
   [
     "generator of classes, of three steps, guided",

@@ -24,6 +24,7 @@ import {
   runStudy,
   STUDY,
   withSeeds,
+  writeStudy,
 } from "../train/compare.ts";
 import { planStudy, type StudyPlan } from "../train/dry_run.ts";
 import { TUNING_FILE } from "../train/folder.ts";
@@ -78,7 +79,7 @@ const COMMAND = {
       name: "baseline",
       kind: "string",
       placeholder: "NAME",
-      help: "setting that the others are tested against (default: kl, or the first)",
+      help: "setting that the others are tested against, unless they name another (default: kl, or the first)",
     },
     {
       name: "late",
@@ -159,13 +160,14 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
 }
 
 async function resume(path: string, values: CompareValues): Promise<Comparison> {
-  const open = await withSeeds(await openStudy(path), values.seeds);
+  const begun = await openStudy(path), open = withSeeds(begun, values.seeds);
   const data = await rereadImages(open.study.common.data);
   if ((await missingParts(open)).length === 0) {
     console.error(`${path} is finished.`);
     return await report(open, data);
   }
   const gpu = await openGpu({ install: !values.noInstall, tuning: `${path}/${TUNING_FILE}` });
+  if (open.study.seeds > begun.study.seeds) await writeStudy(open);
   return await runAndReport(gpu, open, data);
 }
 

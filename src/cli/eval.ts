@@ -58,9 +58,9 @@ export async function run(args: string[]): Promise<void> {
   );
   if (classError !== null) {
     console.log(
-      `  class error         ${(100 * classError).toFixed(1)} % of the images are of the wrong class (real ones: ${
-        (100 * floor.classError!).toFixed(1)
-      } %)`,
+      `  class error         ${
+        (100 * classError).toFixed(1)
+      } %: by so much the shares of the classes are off (real images: ${(100 * floor.classError!).toFixed(1)} %)`,
     );
   }
   console.log(`  nearest real image  ${nearestDistance.toFixed(3)} (mean distance of ${space})`);

@@ -17,7 +17,7 @@ import {
   sum,
   type Tensor,
 } from "../graph/mod.ts";
-import { UsageError } from "../gpu/errors.ts";
+import { GraphError, UsageError } from "../gpu/errors.ts";
 import type { ParameterLookup } from "../nn/layers.ts";
 import { conditionSizes, type DenoiserConfig } from "../nn/networks.ts";
 import type { Conditions, DenoisingNetwork, Features } from "../nn/network.ts";
@@ -194,6 +194,9 @@ export function generate(
   { z, noises, conditions }: GeneratorInputs,
   [first, ...later]: readonly [number, ...number[]],
 ): Tensor {
+  if (noises.length !== later.length) {
+    throw new GraphError(`${later.length + 1} levels take ${later.length} noises; got ${noises.length}.`);
+  }
   const at = (level: number, xt: Tensor) => denoise(network, p, xt, sameSigma(level, z.shape[0]!), conditions);
   return later.reduce(
     (x, level, i) => at(level, addNoise(x, noises[i]!, sameSigma(level, z.shape[0]!))),

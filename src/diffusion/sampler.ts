@@ -1,4 +1,4 @@
-/** Sampling from trained networks: one step from a generator, many from a teacher. */
+/** Sampling from trained networks: a step or a few from a generator, many from a teacher. */
 
 import type { Seed } from "../data/philox.ts";
 import { dataToBytes } from "../data/scaling.ts";

@@ -31,11 +31,11 @@ import {
   denoiserOf,
   type DistillNetworks,
   generated,
+  inputsOf,
   joined,
   noiseLevels,
   type Noisy,
   realImages,
-  startOf,
   STREAM,
 } from "./samples.ts";
 
@@ -70,14 +70,14 @@ export async function compileCriticStep(
   const { generator, fakeScore, classifier } = networks;
   const batch = imagesAtOnce([fakeScore, classifier], settings);
   const leaves = stepLeaves();
-  const start = startOf(networks, settings, batch, leaves, "critic");
-  const x = stopGradient(generated(networks, start, settings));
+  const drawn = inputsOf(networks, settings, batch, leaves, "critic");
+  const x = stopGradient(generated(networks, drawn, settings));
   const losses = sharesEncoder(settings.classifier) && critics.classifier
-    ? sharedLosses(networks, settings, { images, leaves, x, start })
+    ? sharedLosses(networks, settings, { images, leaves, x, drawn })
     : {
-      ...critics.fakeScore && { fakeLoss: fakeLossOf(networks, settings, { leaves, x, start }) },
+      ...critics.fakeScore && { fakeLoss: fakeLossOf(networks, settings, { leaves, x, drawn }) },
       ...critics.classifier && {
-        classifierLoss: classifierLossOf(networks, settings, { images, leaves, x, start }),
+        classifierLoss: classifierLossOf(networks, settings, { images, leaves, x, drawn }),
       },
     };
   const { fakeLoss, classifierLoss: loss } = losses;
@@ -100,15 +100,15 @@ interface Samples {
   readonly leaves: StepLeaves;
   /** Generated images. */
   readonly x: Tensor;
-  readonly start: Required<GeneratorInputs>;
+  readonly drawn: Required<GeneratorInputs>;
 }
 
 /** Generated images at noise levels of the fake score's own law. */
-function noisyForScore({ fakeScore: { sigma: law } }: DistillSettings, { leaves, x, start }: Samples) {
+function noisyForScore({ fakeScore: { sigma: law } }: DistillSettings, { leaves, x, drawn }: Samples) {
   const draw = STREAM.critic;
   const sigma = logNormalSigma(randomNormal([x.shape[0]!], leaves.random(draw.sigma)), law);
   const xt = addNoise(x, randomNormal(x.shape, leaves.random(draw.noise)), sigma);
-  return { sigma, xt, conditions: start.conditions };
+  return { sigma, xt, conditions: drawn.conditions };
 }
 
 /** The weight of the fake score's squared errors. */
@@ -160,7 +160,7 @@ function withMoved(
 function classifierLossOf(
   networks: DistillNetworks,
   settings: DistillSettings,
-  { images, leaves, x, start }: Samples & { readonly images: ImageSource },
+  { images, leaves, x, drawn }: Samples & { readonly images: ImageSource },
 ): Tensor {
   const draw = STREAM.critic, batch = x.shape[0]!;
   // The classifier's samples are the step's real images, then all of its generated ones.
@@ -178,8 +178,8 @@ function classifierLossOf(
     conditions,
   });
   const all = settings.classifier.r1Weight > 0
-    ? withMoved(half(0, real.conditions), half(1, start.conditions), settings, leaves)
-    : { xt, sigma, conditions: joined([real.conditions, start.conditions]) };
+    ? withMoved(half(0, real.conditions), half(1, drawn.conditions), settings, leaves)
+    : { xt, sigma, conditions: joined([real.conditions, drawn.conditions]) };
   const output = classifierOutput(settings.classifier.kind, networks, all);
   return lossOf(output, batch, settings.classifier);
 }

@@ -37,9 +37,9 @@ import {
   denoiserOf,
   type DistillNetworks,
   generated,
+  inputsOf,
   noiseLevels,
   type Noisy,
-  startOf,
   STREAM,
 } from "./samples.ts";
 
@@ -218,10 +218,10 @@ export async function compileGeneratorStep(
   const terms = (meanWeight?: Tensor) => {
     const leaves = stepLeaves();
     const draw = STREAM.generator;
-    const start = startOf(networks, settings, batch, leaves, "generator");
-    const x = generated(networks, start, settings);
+    const drawn = inputsOf(networks, settings, batch, leaves, "generator");
+    const x = generated(networks, drawn, settings);
     const sigma = noiseLevels(settings.sigma, (random) => random([batch], leaves.random(draw.sigma)));
-    const inputs = { x, sigma, conditions: start.conditions, bins, meanWeight, blend: host("blend") };
+    const inputs = { x, sigma, conditions: drawn.conditions, bins, meanWeight, blend: host("blend") };
     const noise = randomNormal(x.shape, leaves.random(draw.noise));
     const normalise = bregman.normalise && !apart;
     return {

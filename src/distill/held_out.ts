@@ -5,7 +5,7 @@ import { addNoise } from "../diffusion/edm.ts";
 import { type ImageSource, stepLeaves } from "../diffusion/teacher.ts";
 import { classifierOutput, readOut } from "./classifier.ts";
 import type { DistillSettings } from "./settings.ts";
-import { type DistillNetworks, generated, joined, noiseLevels, realImages, startOf, STREAM } from "./samples.ts";
+import { type DistillNetworks, generated, inputsOf, joined, noiseLevels, realImages, STREAM } from "./samples.ts";
 import { limitedLogit } from "./generator.ts";
 
 /**
@@ -20,13 +20,13 @@ export async function compileHeldOut(
 ): Promise<Program> {
   const leaves = stepLeaves();
   const draw = STREAM.held;
-  const start = startOf(networks, settings, batch, leaves, "held");
+  const drawn = inputsOf(networks, settings, batch, leaves, "held");
   const real = realImages(networks, images, leaves, batch);
-  const both = concat([real.images, generated(networks, start, settings)], 0);
+  const both = concat([real.images, generated(networks, drawn, settings)], 0);
   const sigma = noiseLevels(settings.sigma, (random) => random([2 * batch], leaves.random(draw.sigma)));
   const xt = addNoise(both, randomNormal(both.shape, leaves.random(draw.noise)), sigma);
   const { kind, loss } = settings.classifier;
-  const conditions = joined([real.conditions, start.conditions]);
+  const conditions = joined([real.conditions, drawn.conditions]);
   const output = classifierOutput(kind, networks, { xt, sigma, conditions });
   const logit = limitedLogit(readOut(output, loss, settings.bregman.logitClamp)!, settings.bregman);
   return await networks.generator.workspace.compile({ label: "heldOut", outputs: { sigma, logit } });

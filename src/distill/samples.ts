@@ -28,7 +28,7 @@ export interface DistillNetworks {
   readonly teacher: Weights;
 }
 
-/** Streams of the random numbers of a step; critics and generator draw apart. */
+/** Streams of the random numbers of a step, `later` the first of 15; critics and generator draw apart. */
 export const STREAM = {
   critic: {
     ...{ latent: 0x10, sigma: 0x11, noise: 0x12, classifierSigma: 0x13, classifierNoise: 0x14, penalty: 0x15 },
@@ -96,13 +96,13 @@ export function joined(parts: readonly Conditions[]): Conditions {
   return labels[0] ? { labels: concat(labels as Tensor[], 0) } : {};
 }
 
-/** What of the settings decides how generated images begin. */
-type StartSettings = Pick<DistillSettings, "sigmaInit" | "laterSigmas" | "classShares">;
+/** What of the settings decides what generated images are made of. */
+type InputSettings = Pick<DistillSettings, "sigmaInit" | "laterSigmas" | "classShares">;
 
 /** What a batch of generated images is made of, drawn at random. */
-export function startOf(
+export function inputsOf(
   { generator, teacher }: DistillNetworks,
-  settings: StartSettings,
+  settings: InputSettings,
   batch: number,
   leaves: StepLeaves,
   draws: Draws,
@@ -121,10 +121,10 @@ export function startOf(
 /** The generator's images. */
 export function generated(
   { generator: { values } }: DistillNetworks,
-  start: GeneratorInputs,
-  { sigmaInit, laterSigmas }: StartSettings,
+  inputs: GeneratorInputs,
+  { sigmaInit, laterSigmas }: InputSettings,
 ): Tensor {
-  return generate(denoiserOf(values), values.lookup, start, [sigmaInit, ...laterSigmas]);
+  return generate(denoiserOf(values), values.lookup, inputs, [sigmaInit, ...laterSigmas]);
 }
 
 /** The next real images with their classes as conditions. */

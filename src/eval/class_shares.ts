@@ -50,7 +50,7 @@ export class ClassShares {
     return nearest;
   }
 
-  /** Total variation between the shares and the real ones: 0 to 1, the share of the images that are of the wrong class. */
+  /** Total variation between the shares and the real ones, 0 to 1: of so many images the class would have to change. */
   error(features: Float32Array): number {
     return this.of(features).reduce((sum, share, k) => sum + Math.abs(share - this.#real[k]!), 0) / 2;
   }

@@ -110,7 +110,7 @@ export class Evaluator {
     return nearestReal(values(this.real.pixels), values(images), this.real.height * this.real.width);
   }
 
-  /** Measures of `samples` real images, drawn with replacement, against all of them. */
+  /** Fréchet distance and class error of `samples` real images, drawn with replacement, against all of them. */
   floor(samples: number): MeasureFloor {
     let floor = this.floors.get(samples);
     if (!floor) {

@@ -13,7 +13,7 @@ export type ModelKind = "teacher" | "generator";
 
 /** Everything but the weights. */
 export interface ModelInfo extends DenoiserConfig {
-  /** A denoiser for many steps, or a one-step generator. */
+  /** A denoiser for many steps, or a generator for one or a few. */
   readonly kind: ModelKind;
   /** Mean of 2 v − 1 over the training images, v in [0, 1]. */
   readonly mean: number;

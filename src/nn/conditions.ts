@@ -1,6 +1,7 @@
 /** How networks take what they are told beside the image and the noise level. */
 
 import {
+  add,
   affine,
   constant,
   greater,
@@ -15,10 +16,10 @@ import { Linear, type ParameterList, type ParameterLookup } from "./layers.ts";
 import type { Conditions } from "./network.ts";
 
 /** Gives the source of the next random numbers of one application of the network; none where it is not in training. */
-export type Draws = (() => RandomSource) | undefined;
+export type NextRandom = (() => RandomSource) | undefined;
 
 /** Counts the random uses of one application. */
-export function drawsOf({ random }: Conditions): Draws {
+export function nextRandom({ random }: Conditions): NextRandom {
   let uses = 0;
   return random && (() => random(uses++));
 }
@@ -31,29 +32,31 @@ export interface LabelSettings {
   readonly labelDropout?: number;
 }
 
-/** Class labels [N, labelDim] → [N, channels], which is added to the embedding of the noise level. */
+/** Class labels [N, labelDim] → [N, channels], for networks with classes and without. */
 export class LabelEmbedding {
-  private readonly linear: Linear;
+  private readonly linear: Linear | undefined;
   private readonly labelDim: number;
   private readonly labelDropout: number;
 
-  /** Declares `name`, for classes that there are. */
+  /** Declares `name` where there are classes. */
   constructor(list: ParameterList, name: string, { labelDim = 0, labelDropout = 0 }: LabelSettings, channels: number) {
-    this.linear = new Linear(list, name, labelDim, channels);
+    this.linear = labelDim > 0 ? new Linear(list, name, labelDim, channels) : undefined;
     this.labelDim = labelDim;
     this.labelDropout = labelDropout;
   }
 
-  /** Zeros, "no class", where there are no labels; `draw` in training. */
-  apply(p: ParameterLookup, labels: Tensor | undefined, samples: number, draw: Draws): Tensor {
-    expectCondition("labels", labels, samples, this.labelDim);
-    const given = labels ?? constant(new Float32Array(samples * this.labelDim), [samples, this.labelDim]);
-    return this.linear.apply(p, affine(this.drop(given, draw), Math.sqrt(this.labelDim), 0));
+  /** The embedding [N, channels] with that of the labels added; of zeros, "no class", where there are none. */
+  addTo(p: ParameterLookup, embedding: Tensor, labels: Tensor | undefined, next: NextRandom): Tensor {
+    const { linear, labelDim } = this, samples = embedding.shape[0]!;
+    expectCondition("labels", labels, samples, labelDim);
+    if (!linear) return embedding;
+    const given = labels ?? constant(new Float32Array(samples * labelDim), [samples, labelDim]);
+    return add(embedding, linear.apply(p, affine(this.drop(given, next), Math.sqrt(labelDim), 0)));
   }
 
-  private drop(labels: Tensor, draw: Draws): Tensor {
-    if (!draw || this.labelDropout === 0) return labels;
-    const kept = greater(randomUniform([labels.shape[0]!, 1], draw()), constant([this.labelDropout], []));
+  private drop(labels: Tensor, next: NextRandom): Tensor {
+    if (!next || this.labelDropout === 0) return labels;
+    const kept = greater(randomUniform([labels.shape[0]!, 1], next()), constant([this.labelDropout], []));
     return mul(labels, kept);
   }
 }

@@ -20,7 +20,7 @@ import {
   type Tensor,
   upsample2x,
 } from "../graph/mod.ts";
-import { type Draws, drawsOf, expectCondition, LabelEmbedding } from "./conditions.ts";
+import { expectCondition, LabelEmbedding, type LabelSettings, type NextRandom, nextRandom } from "./conditions.ts";
 import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
 import type {
   Conditions,
@@ -35,7 +35,7 @@ import { type Around, around, resolutionName, SILENT, SKIP_SCALE } from "./resid
 import { featureChannels } from "./unet.ts";
 
 /** Settings of {@linkcode SongUNet}: the arguments of EDM's class of that name. */
-export interface SongUNetConfig {
+export interface SongUNetConfig extends Required<LabelSettings> {
   /** Tells the networks apart. */
   readonly architecture: "song-unet";
   /** Height and width of the images. */
@@ -44,8 +44,6 @@ export interface SongUNetConfig {
   readonly inChannels: number;
   /** Channels of the result. */
   readonly outChannels: number;
-  /** Length of a sample's class label, a one-hot vector; 0 without classes. */
-  readonly labelDim: number;
   /** Length of a sample's augmentation label; 0 without. */
   readonly augmentDim: number;
   /** Channels that the multipliers are of. */
@@ -60,8 +58,6 @@ export interface SongUNetConfig {
   readonly attnResolutions: readonly number[];
   /** Share of a block's activations that training drops. */
   readonly dropout: number;
-  /** Share of the labels that training drops. */
-  readonly labelDropout: number;
   /** Embedding of the noise level: `positional` in DDPM++, `fourier` in NCSN++. */
   readonly embeddingType: "positional" | "fourier";
   /** Multiplier of the noise embedding's length: 1 in DDPM++, 2 in NCSN++. */
@@ -136,19 +132,19 @@ const MAX_POSITIONS = 10000;
 class Mapping {
   readonly channels: number;
   private readonly frequencies: (p: ParameterLookup) => Tensor;
-  private readonly label: LabelEmbedding | undefined;
+  private readonly label: LabelEmbedding;
   private readonly augment: Linear | undefined;
   private readonly layer0: Linear;
   private readonly layer1: Linear;
 
   constructor(list: ParameterList, private readonly config: SongUNetConfig) {
-    const { modelChannels, channelMultNoise, channelMultEmb, labelDim, augmentDim, embeddingType } = config;
+    const { modelChannels, channelMultNoise, channelMultEmb, augmentDim, embeddingType } = config;
     const noiseChannels = modelChannels * channelMultNoise;
     this.channels = modelChannels * channelMultEmb;
     this.frequencies = embeddingType === "positional"
       ? positionalFrequencies(noiseChannels / 2)
       : fourierFrequencies(list, `${NAME}map_noise.freqs`, noiseChannels / 2);
-    this.label = labelDim > 0 ? new LabelEmbedding(list, `${NAME}map_label`, config, noiseChannels) : undefined;
+    this.label = new LabelEmbedding(list, `${NAME}map_label`, config, noiseChannels);
     this.augment = augmentDim > 0
       ? new Linear(list, `${NAME}map_augment`, augmentDim, noiseChannels, { bias: false })
       : undefined;
@@ -156,13 +152,12 @@ class Mapping {
     this.layer1 = new Linear(list, `${NAME}map_layer1`, this.channels, this.channels);
   }
 
-  apply(p: ParameterLookup, noise: Tensor, conditions: Conditions, draw: Draws): Tensor {
+  apply(p: ParameterLookup, noise: Tensor, conditions: Conditions, draw: NextRandom): Tensor {
     const samples = noise.size;
     const { labels, augment } = conditions;
-    if (!this.label) expectCondition("labels", labels, samples, 0);
     expectCondition("augment", augment, samples, this.config.augmentDim);
     let sum = frequencyEmbedding(noise, this.frequencies(p), { sinFirst: true });
-    if (this.label) sum = add(sum, this.label.apply(p, labels, samples, draw));
+    sum = this.label.addTo(p, sum, labels, draw);
     if (this.augment && augment) sum = add(sum, this.augment.apply(p, augment));
     return silu(this.layer1.apply(p, silu(this.layer0.apply(p, sum))));
   }
@@ -332,7 +327,7 @@ class Encoder {
     p: ParameterLookup,
     image: Tensor,
     embedding: Tensor,
-    draw: Draws,
+    draw: NextRandom,
     around: Around,
   ): { readonly skips: Tensor[]; readonly levels: readonly Tensor[] } {
     let aux = image, x = this.first.apply(p, image);
@@ -480,7 +475,7 @@ export class SongUNet implements DenoisingNetwork {
 
   /** The same with the encoder's features. */
   run(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): NetworkRun {
-    const draw = drawsOf(conditions);
+    const draw = nextRandom(conditions);
     const embedding = this.mapping.apply(p, noise, conditions, draw);
     const { skips, levels } = this.encoder.apply(p, cast(x, this.precision), embedding, draw, this.around);
     const bottleneck = skips.at(-1)!;

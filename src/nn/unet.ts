@@ -1,7 +1,6 @@
 /** The UNet that denoises, and the time-conditional classifier made of its encoder half. */
 
 import {
-  add,
   attentionPacked,
   cast,
   concat,
@@ -12,7 +11,7 @@ import {
   type Tensor,
   upsampleNearest2x,
 } from "../graph/mod.ts";
-import { type Draws, drawsOf, expectCondition, LabelEmbedding, type LabelSettings } from "./conditions.ts";
+import { expectCondition, LabelEmbedding, type LabelSettings, type NextRandom, nextRandom } from "./conditions.ts";
 import { Conv2d, GroupNorm, Linear, ParameterList, type ParameterLookup, type ParameterSpec } from "./layers.ts";
 import type {
   Conditions,
@@ -45,21 +44,20 @@ export interface UNetConfig extends LabelSettings {
 /** Noise level and class → conditioning vector [N, 2·modelChannels]. */
 class NoiseEmbedding {
   readonly channels: number;
-  private readonly label: LabelEmbedding | undefined;
+  private readonly label: LabelEmbedding;
   private readonly layer0: Linear;
   private readonly layer1: Linear;
 
   constructor(list: ParameterList, private readonly modelChannels: number, classes: LabelSettings) {
     this.channels = 2 * modelChannels;
-    this.label = classes.labelDim ? new LabelEmbedding(list, "map_label", classes, modelChannels) : undefined;
+    this.label = new LabelEmbedding(list, "map_label", classes, modelChannels);
     this.layer0 = new Linear(list, "map_layer0", modelChannels, this.channels);
     this.layer1 = new Linear(list, "map_layer1", this.channels, this.channels);
   }
 
-  apply(p: ParameterLookup, noise: Tensor, labels: Tensor | undefined, draw: Draws): Tensor {
+  apply(p: ParameterLookup, noise: Tensor, labels: Tensor | undefined, next: NextRandom): Tensor {
     const waves = sinusoidalEmbedding(noise, { channels: this.modelChannels, sinFirst: true });
-    if (!this.label) expectCondition("labels", labels, noise.size, 0);
-    const told = this.label ? add(waves, this.label.apply(p, labels, noise.size, draw)) : waves;
+    const told = this.label.addTo(p, waves, labels, next);
     return silu(this.layer1.apply(p, silu(this.layer0.apply(p, told))));
   }
 }
@@ -160,9 +158,10 @@ class Encoder {
     x: Tensor,
     noise: Tensor,
     around: Around,
-    conditions: Conditions,
+    labels: Tensor | undefined,
+    next: NextRandom,
   ): { h: Tensor; skips: Tensor[]; levels: Tensor[]; embedding: Tensor } {
-    const embedding = this.embedding.apply(p, noise, conditions.labels, drawsOf(conditions));
+    const embedding = this.embedding.apply(p, noise, labels, next);
     let h = this.first.apply(p, x);
     const skips = [h], levels: Tensor[] = [];
     for (const { down, blocks } of this.levels) {
@@ -231,12 +230,14 @@ export class UNet implements DenoisingNetwork {
 
   /** The same with the encoder's features. */
   run(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): NetworkRun {
+    expectCondition("augment", conditions.augment, noise.size, 0);
     const { h: bottleneck, skips, levels, embedding } = this.encoder.apply(
       p,
       cast(x, this.precision),
       noise,
       this.around,
-      conditions,
+      conditions.labels,
+      nextRandom(conditions),
     );
     let h = bottleneck;
     for (const { blocks, up } of this.levels) {
@@ -284,7 +285,8 @@ export class Classifier implements Network {
 
   /** `x` [N, C, H, W], `noise` [N] (ln σ / 4), where it has classes their labels → [N]. */
   apply(p: ParameterLookup, x: Tensor, noise: Tensor, conditions: Conditions = {}): Tensor {
-    const { h } = this.encoder.apply(p, cast(x, this.precision), noise, this.around, conditions);
+    const input = cast(x, this.precision);
+    const { h } = this.encoder.apply(p, input, noise, this.around, conditions.labels, nextRandom(conditions));
     const pooled = mean(this.norm.apply(p, h, { silu: true }), [2, 3]);
     return reshape(this.linear.apply(p, pooled), [x.shape[0]!]);
   }

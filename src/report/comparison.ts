@@ -28,14 +28,14 @@ function plusMinus(value: Estimate | null): string {
 }
 
 const meanText = (value: Estimate | null, text: (mean: number) => string) => value ? text(value.mean) : NONE;
+const percent = (value: number) => `${(100 * value).toFixed(1)} %`;
+
 /** A share over seeds. */
 function percentPlusMinus(value: Estimate | null): string {
   if (!value) return NONE;
   const error = value.standardError;
   return error === null ? percent(value.mean) : `${(100 * value.mean).toFixed(1)} ± ${percent(error)}`;
 }
-
-const percent = (value: number) => `${(100 * value).toFixed(1)} %`;
 
 function pText(p: number | null | undefined): string {
   if (p === null || p === undefined) return NONE;
@@ -89,9 +89,10 @@ export function settingsTable(comparison: Comparison): Table {
 /** The columns before this one are of the Fréchet distance and its tests. */
 const TESTED = 8;
 
-/** Names of the settings that others are held against, the baseline first. */
+/** Names of the settings that others are held against; the baseline where there are no others. */
 function heldAgainst({ settings, baseline }: Comparison): string[] {
-  return [...new Set([baseline, ...settings.map(({ against }) => against)])];
+  const names = settings.flatMap(({ name, against }) => name === against ? [] : [against]);
+  return names.length === 0 ? [baseline] : [...new Set(names)];
 }
 
 /** Of a setting; `several`: not all are held against the same. */
@@ -197,7 +198,7 @@ interface Tested extends Difference {
 
 /** What the tests say, in a sentence or two. */
 export function verdict(comparison: Comparison): string {
-  const { settings, baseline, runs, seeds } = comparison;
+  const { settings, runs, seeds } = comparison;
   const open = runs.planned - runs.ended - runs.failed;
   const begun = open > 0 ? `${runs.ended} of ${runs.planned} runs have ended so far. ` : "";
   const tested = settings.flatMap(({ name, against, difference }): Tested[] =>
@@ -209,28 +210,32 @@ export function verdict(comparison: Comparison): string {
       : settings.length < 2
       ? "There is one setting alone"
       : settings.some(({ difference }) => difference)
-      ? `The differences from ${baseline} are the same in every seed, so that they cannot be tested`
+      ? "The differences are the same in every seed, so that they cannot be tested"
       : "No two settings have two seeds yet that could be compared";
     return `${begun}${why}.`;
   }
   const corrected = tested.length > 1 ? ", Holm's correction over the settings" : "";
-  const parts = heldAgainst(comparison).flatMap((name) => testsAgainst(name, tested));
+  const others = heldAgainst(comparison);
+  const parts = others.flatMap((name) => testsAgainst(name, tested, others.length > 1));
   const said = parts.join("; ");
   // A setting's name stays as it is.
   const sentence = / does not differ/.test(parts[0]!) ? said : said[0]!.toUpperCase() + said.slice(1);
   return `${begun}${sentence} (two-sided paired t-test over seeds, level ${LEVEL}${corrected}).`;
 }
 
-/** What the tests against one setting say. */
-function testsAgainst(other: string, all: readonly Tested[]): string[] {
+/** What the tests against one setting say; `several`: there are others. */
+function testsAgainst(other: string, all: readonly Tested[], several: boolean): string[] {
   const tested = all.filter(({ against }) => against === other);
+  if (tested.length === 0) return [];
   const clear = tested.filter(({ pHolm }) => pHolm < LEVEL);
   const told = (sign: number) =>
     clear.filter(({ paired }) => sign * paired.difference > 0)
       .map((test) => `${test.name} (${differenceText(test)}, p ${pEquals(test.pHolm)})`).join(", ");
   const better = told(-1), worse = told(1), rest = tested.length - clear.length;
   const same = clear.length > 0
-    ? `the other ${rest === 1 ? "one tested does" : `${rest} tested do`} not differ significantly`
+    ? `the other ${rest === 1 ? "one tested does" : `${rest} tested do`} not differ significantly${
+      several ? ` from ${other}` : ""
+    }`
     : rest === 1
     ? `${tested[0]!.name} does not differ significantly from ${other}`
     : `none of the ${rest} settings tested differs significantly from ${other}`;
@@ -279,8 +284,10 @@ function lead({ data, common, lateCheckpoints, seeds, adapters, features, sample
     "div",
     {},
     paragraph(
-      `One-step generators of ${data}, distilled from the same ${seeds} teacher${seeds === 1 ? "" : "s"} on equal ` +
-        `budgets: ${budget}. FD is the Fréchet distance of ${samples.toLocaleString("en")} images, lower is better; ` +
+      `Generators of ${data}, distilled from the same ${seeds} teacher${seeds === 1 ? "" : "s"} on equal ` +
+        `budgets unless it is said: ${budget}. FD is the Fréchet distance of ${
+          samples.toLocaleString("en")
+        } images, lower is better; ` +
         `of a run it is the mean over the last ${lateCheckpoints} checkpoints of the generator's moving average.`,
       "lead",
     ),
@@ -373,8 +380,7 @@ function figures(comparison: Comparison): string[] {
         heldAgainst(comparison).join(" or ")
       } and p are of a two-sided paired t-test ` +
         "over the seeds that both have, which share teacher and noise; p (Holm) is corrected for the number of settings. " +
-        "Class error: share of the images that are of the wrong class, as the shares of the classes differ from the real " +
-        "images'. Coverage: share of the real images that are some generated one's nearest. Nearest image: mean distance of a " +
+        "Class error: by how much the shares of the classes differ from the real images' (total variation). Coverage: share of the real images that are some generated one's nearest. Nearest image: mean distance of a " +
         "generated image to its nearest real one. Training: seconds of a distillation with the measurements at its checkpoints.",
       "note",
     ),
@@ -421,6 +427,7 @@ function curves(comparison: Comparison): string[] {
     references: beside,
     legend: true,
   });
+  const several = heldAgainst(comparison).length > 1;
   const otherOf = ({ against }: SettingFigures) => settings.find(({ name }) => name === against)!;
   const late = ended.flatMap(({ setting }) => setting.curve.slice(-lateCheckpoints).flatMap(({ values }) => values));
   const close = near(late, beside),
@@ -430,7 +437,7 @@ function curves(comparison: Comparison): string[] {
   const zoomed = { label: "FD", domain: [Math.max(0, low - 0.1 * room), high + 0.6 * room] as const };
   const each = ended.map(({ setting, style }) =>
     lineChart({
-      title: setting.name,
+      title: setting.name + (several && setting.name !== setting.against ? ` (grey: ${setting.against})` : ""),
       titled: true,
       size: [340, 260],
       ...{ x, y: zoomed },

@@ -94,8 +94,14 @@ export async function createStudy(path: string, study: Study, tuning: Tuning): P
   await onDisk(path, "made", () => Deno.mkdir(path, { recursive: true }));
   // First: with study.json it is a study, and every study has the table that its bits depend on.
   await writeText(join(path, TUNING_FILE), encodeTuning(tuning));
+  const open = { path, study };
+  await writeStudy(open);
+  return open;
+}
+
+/** Writes a study's settings down. */
+export async function writeStudy({ path, study }: OpenStudy): Promise<void> {
   await writeText(join(path, STUDY.list), encodeStudy(study));
-  return { path, study };
 }
 
 /**
@@ -117,15 +123,13 @@ export async function openStudy(path: string): Promise<OpenStudy> {
 }
 
 /**
- * The study with so many seeds, which is written down: more come after those that there are.
+ * The study with so many seeds: more come after those that there are.
  *
  * @throws {UsageError} where there are more already.
  */
-export async function withSeeds({ path, study }: OpenStudy, seeds = study.seeds): Promise<OpenStudy> {
+export function withSeeds({ path, study }: OpenStudy, seeds = study.seeds): OpenStudy {
   if (seeds < study.seeds) throw new UsageError(`--seeds ${seeds} would be fewer than the ${study.seeds} of ${path}.`);
-  const more = { ...study, seeds };
-  if (seeds > study.seeds) await writeText(join(path, STUDY.list), encodeStudy(more));
-  return { path, study: more };
+  return { path, study: { ...study, seeds } };
 }
 
 function writeText(path: string, text: string): Promise<void> {

@@ -433,27 +433,26 @@ export function unitsOf({ scaling }: RunConfig, { mean, std }: Statistics): Stat
  * @throws {UsageError} where the network cannot be made for images of that size.
  */
 export function teacherDenoiser({ network: settings, teacher }: RunConfig, data: ImageData8): DenoiserConfig {
-  const { channels, height: resolution } = data;
   if (teacher.conditional && data.classes === 1) {
     throw new UsageError(`${data.name} has no classes; teacher.conditional (--conditional) needs some.`);
   }
-  if (settings.architecture === "unet" && teacher.augment > 0) {
-    throw new UsageError("Augmentation needs a network of the architecture song-unet.");
-  }
   const { preconditioning, network } = settings.architecture === "unet"
-    ? {
-      network: {
-        ...settings,
-        imageChannels: channels,
-        resolution,
-        ...teacher.conditional && { labelDim: data.classes },
-      },
-    }
+    ? unetDenoiser(settings, data, teacher)
     : songDenoiser(settings, data, teacher);
   checkNetwork(network, (message) => {
     throw new UsageError(`With the images of ${data.name}, ${message}.`);
   });
   return { network, ...preconditioning && { preconditioning } };
+}
+
+function unetDenoiser(
+  { labelDropout, ...rest }: Extract<NetworkSettings, { architecture: "unet" }>,
+  { channels: imageChannels, height: resolution, classes }: ImageData8,
+  { conditional, augment }: TeacherConfig,
+): DenoiserConfig {
+  if (augment > 0) throw new UsageError("Augmentation needs a network of the architecture song-unet.");
+  const told = conditional && { labelDim: classes, ...labelDropout && { labelDropout } };
+  return { network: { ...rest, imageChannels, resolution, ...told } };
 }
 
 function songDenoiser(

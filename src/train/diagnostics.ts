@@ -22,7 +22,7 @@ export async function inspectClassifier(
   const means = bins && (await bins.means.read()).get("mean")!;
   const real: number[] = [], generated: number[] = [], sigmas: number[] = [];
   for (let batch = 0; real.length < PAIRS; batch++) {
-    workspace.submit([heldOut.atOwn(imageValues(distillSeed(config), batch, HELD_BATCH))]);
+    workspace.submit([heldOut.at(imageValues(distillSeed(config), batch, HELD_BATCH))]);
     const { sigma, logit } = await heldOut.read() as Record<"sigma" | "logit", Float32Array>;
     const half = logit.length / 2;
     real.push(...logit.subarray(0, half));

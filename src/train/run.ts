@@ -55,6 +55,14 @@ const GRID = { columns: 8, size: 48, gap: 2 };
 /** Sampling seed of pictures and final measurements: also the default of `sample` and `eval`, which repeat the figures. */
 export const EVALUATION_SEED = 0;
 
+/**
+ * Sampling seed of the measurement at a checkpoint: others for every checkpoint and every seed of a run, so that means over
+ * them are means over what each happens to draw, too.
+ */
+export function checkpointSeed({ seed }: Pick<RunConfig, "seed">, step: number): number {
+  return (Math.imul(seed, 0x9e3779b1) + step) >>> 0;
+}
+
 /** What is measured of a model in `summary.json`. */
 export interface ModelSummary extends Measures, Measured {}
 
@@ -74,7 +82,7 @@ export interface Summary {
   readonly features?: FeatureOrigin;
   /** The teacher, sampled by Heun's method. */
   readonly teacher: ModelSummary;
-  /** The one-step generator; absent where the run made the teacher alone. */
+  /** The generator; absent where the run made the teacher alone. */
   readonly generator?: ModelSummary;
 }
 
@@ -182,8 +190,7 @@ async function runStages(gpu: Gpu, inputs: RunInputs, evaluated: Workspace): Pro
     const look = async (sampler: Sampler, step: number) => {
       const generated = await sampler.sample(EVALUATION_SEED, 0, pictures);
       await writeGrid(folder, `samples/distill-${padded(step)}.png`, data, [teacherImages, generated]);
-      // Other samples each time: a mean over checkpoints is one over what each happens to draw, too.
-      const images = await sampler.sample(EVALUATION_SEED + step, 0, checkSamples);
+      const images = await sampler.sample(checkpointSeed(config, step), 0, checkSamples);
       return { frechetDistance: await evaluator.frechetDistance(images) };
     };
     await withWorkspace(gpu, (workspace) => distil(workspace, runId, inputs, teacher, look));

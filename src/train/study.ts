@@ -166,6 +166,17 @@ function checkStudy(study: Study, fail: Fail): void {
   if (!names.includes(baseline)) {
     fail(`the baseline "${baseline}" is none of the settings ${names.join(", ")}`);
   }
+  if (settings[baseline]!.against !== undefined) fail(`the baseline "${baseline}" is held against no other setting`);
+  for (const name of names) expectNoCircle(study, name, fail);
+}
+
+/** Calls `fail` where a setting is held against another that is, over whichever ways, held against it. */
+function expectNoCircle({ settings }: Study, name: string, fail: Fail): void {
+  const way = [name];
+  for (let next = settings[name]!.against; next !== undefined; next = settings[next]!.against) {
+    if (way.includes(next)) fail(`settings are held against one another: ${[...way, next].join(", ")}`);
+    way.push(next);
+  }
 }
 
 /** The setting of a name such as `a.b`. */
