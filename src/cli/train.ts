@@ -378,7 +378,7 @@ function report({ teacher, generator, seconds, h, features }: Summary): void {
       `  ${name.padEnd(22)} ${model.frechetDistance.toFixed(2).padStart(8)}   ${model.evaluations} evaluation${
         model.evaluations === 1 ? "" : "s"
       } an image, ${model.imagesPerSecond} images/s, ${
-        typeof model.classError !== "number" ? "" : `class error ${(100 * model.classError).toFixed(1)} %, `
+        typeof model.classError === "number" ? `class error ${(100 * model.classError).toFixed(1)} %, ` : ""
       }coverage ${(100 * model.coverage).toFixed(0)} %, ` +
         `nearest real image at ${model.nearestDistance.toFixed(2)}`,
     );

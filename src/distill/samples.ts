@@ -39,7 +39,7 @@ export const STREAM = {
 } as const;
 
 /** Which of them a program draws from. */
-export type Draws = "critic" | "generator" | "held";
+type Draws = "critic" | "generator" | "held";
 
 /** Noise levels [N] by the law, from the random numbers [N] that `draw` gives. */
 export function noiseLevels(

@@ -1,6 +1,7 @@
 /** How far the shares of the classes among generated images are from those among the real ones. */
 
 import { GraphError } from "../gpu/errors.ts";
+import { nearestRow } from "./neighbours.ts";
 
 /**
  * Tells the classes of images by their features, as those whose real images' mean is nearest, and compares their shares with
@@ -27,7 +28,7 @@ export class ClassShares {
       counts[label]!++;
       for (let j = 0; j < dim; j++) this.#means[label * dim + j]! += features[i * dim + j]!;
     }
-    // A class without images is nobody's: its mean is NaN, and no distance to it is the least.
+    // A class without images is nobody's: its mean is NaN.
     this.#means.forEach((sum, i) => this.#means[i] = sum / counts[Math.floor(i / dim)]!);
     this.#real = this.of(features);
   }
@@ -36,18 +37,10 @@ export class ClassShares {
   of(features: Float32Array): Float64Array {
     const { classes, dim } = this, count = features.length / dim;
     const shares = new Float64Array(classes);
-    for (let i = 0; i < count; i++) shares[this.#nearest(features, i * dim)]! += 1 / count;
-    return shares;
-  }
-
-  #nearest(features: Float32Array, first: number): number {
-    let nearest = 0, least = Infinity;
-    for (let k = 0; k < this.classes; k++) {
-      let distance = 0;
-      for (let j = 0; j < this.dim; j++) distance += (features[first + j]! - this.#means[k * this.dim + j]!) ** 2;
-      if (distance < least) [nearest, least] = [k, distance];
+    for (let i = 0; i < count; i++) {
+      shares[nearestRow(this.#means, classes, features, i * dim, dim).row]! += 1 / count;
     }
-    return nearest;
+    return shares;
   }
 
   /** Total variation between the shares and the real ones, 0 to 1: of so many images the class would have to change. */

@@ -29,19 +29,31 @@ export function nearestReal(
   const isNearest = new Uint8Array(realCount);
   let total = 0;
   for (let g = 0; g < generatedCount; g++) {
-    let best = Infinity, nearest = 0;
-    for (let r = 0; r < realCount; r++) {
-      const squared = squaredDistance(real, r * dim, generated, g * dim, dim, best);
-      if (squared < best) {
-        best = squared;
-        nearest = r;
-      }
-    }
-    isNearest[nearest] = 1;
-    total += Math.sqrt(best);
+    const { row, squared } = nearestRow(real, realCount, generated, g * dim, dim);
+    isNearest[row] = 1;
+    total += Math.sqrt(squared);
   }
   const covered = isNearest.reduce((sum, hit) => sum + hit, 0);
   return { meanDistance: total / generatedCount, coverage: covered / realCount };
+}
+
+/**
+ * Which of `count` rows of `dim` values is nearest to the values of `points` from `start` on, and its squared distance; of
+ * equally near ones the first counts, one with a NaN never.
+ */
+export function nearestRow(
+  rows: Float32Array | Float64Array,
+  count: number,
+  points: Float32Array | Float64Array,
+  start: number,
+  dim: number,
+): { readonly row: number; readonly squared: number } {
+  let row = 0, squared = Infinity;
+  for (let r = 0; r < count; r++) {
+    const distance = squaredDistance(rows, r * dim, points, start, dim, squared);
+    if (distance < squared) [row, squared] = [r, distance];
+  }
+  return { row, squared };
 }
 
 /** Squared distance of two images, or any number from `enough` on once it is known to reach that. */

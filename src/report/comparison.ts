@@ -435,22 +435,21 @@ function curves(comparison: Comparison): string[] {
     high = Math.max(...late);
   const room = Math.max(high - low, 0.02 * high);
   const zoomed = { label: "FD", domain: [Math.max(0, low - 0.1 * room), high + 0.6 * room] as const };
-  const each = ended.map(({ setting, style }) =>
-    lineChart({
-      title: setting.name + (several && setting.name !== setting.against ? ` (grey: ${setting.against})` : ""),
+  const each = ended.map(({ setting, style }) => {
+    const other = otherOf(setting);
+    return lineChart({
+      title: setting.name + (several && setting !== other ? ` (grey: ${setting.against})` : ""),
       titled: true,
       size: [340, 260],
       ...{ x, y: zoomed },
       series: [
-        ...setting === otherOf(setting) || otherOf(setting).curve.length === 0
-          ? []
-          : [{ ...meanSeries(otherOf(setting)), weight: "faint" as const }],
+        ...setting === other || other.curve.length === 0 ? [] : [{ ...meanSeries(other), weight: "faint" as const }],
         ...(setting.curve[0]!.count > 1 ? seedSeries(setting, style) : []),
         meanSeries(setting, style),
       ],
       references: close,
-    })
-  );
+    });
+  });
   return [
     figureOf(overview, "Mean over seeds; shaded: its standard error. Dashed: the teachers and the floor."),
     paragraph(
