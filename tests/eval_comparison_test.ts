@@ -58,7 +58,7 @@ const run = (seed: number, distances: readonly number[], diagnostics?: Diagnosti
 });
 
 const setting = (name: string, runs: readonly RunRecord[], more: Partial<SettingRecord> = {}): SettingRecord => ({
-  ...{ name, changes: { distill: { h: name } }, budget: "common", against: "kl", runs, failures: [] },
+  ...{ name, changes: { distill: { h: name } }, budget: "common", against: "kl", planned: 3, runs, failures: [] },
   ...more,
 });
 
@@ -163,8 +163,8 @@ const STATES: Record<string, Comparison> = {
   "a teacher": compare(HEAD, [teacher(0)], [setting("kl", [])]),
   "one run": compare(HEAD, [teacher(0)], [setting("kl", [run(0, [5, 4])]), setting("lsif", [])]),
   "one seed": compare({ ...HEAD, seeds: 1 }, [teacher(0)], [
-    setting("kl", [run(0, [5, 4, 0])]),
-    setting("lsif", [run(0, [0, 0, 0], DIAGNOSTICS)]),
+    setting("kl", [run(0, [5, 4, 0])], { planned: 1 }),
+    setting("lsif", [run(0, [0, 0, 0], DIAGNOSTICS)], { planned: 1 }),
   ]),
   "two that are the same": compare(HEAD, [teacher(0)], [KL, setting("twin", KL.runs)]),
   "failures alone": compare(HEAD, [teacher(0)], [

@@ -33,6 +33,7 @@ import { expectDistillable } from "../train/stages.ts";
 import {
   makeStudy,
   parseStudyList,
+  seedsOf,
   type Setting,
   settingConfig,
   type Study,
@@ -277,11 +278,13 @@ function functionOf(word: string): [string, { h: BregmanKind; lambda?: number }]
 
 /** Prints what a study would do. */
 function showPlan(study: Study, { teacher, settings }: StudyPlan, adapter: string): undefined {
-  const { seeds } = study;
-  const each = (name: string, seconds: number) => console.log(`${name}: ${seeds} times ${duration(seconds * 1000)}`);
+  let total = 0;
+  const each = (name: string, seeds: number, seconds: number) => {
+    console.log(`${name}: ${seeds} times ${duration(seconds * 1000)}`);
+    total += seeds * seconds;
+  };
   console.log(JSON.stringify(study, null, 2));
-  each("teachers", teacher);
-  for (const [name, seconds] of Object.entries(settings)) each(name, seconds);
-  const total = seeds * Object.values(settings).reduce((sum, seconds) => sum + seconds, teacher);
+  each("teachers", study.seeds, teacher);
+  for (const [name, seconds] of Object.entries(settings)) each(name, seedsOf(study, name), seconds);
   console.log(`expected on ${adapter}: ${duration(total * 1000)} of training; measurements come on top`);
 }

@@ -68,6 +68,8 @@ export interface SettingRecord {
   readonly budget: "common" | "own";
   /** Name of the setting that it is held against; of the baseline its own. */
   readonly against: string;
+  /** Runs in all, of the seeds 0, 1, …. */
+  readonly planned: number;
   /** Those that came to their end, by seed. */
   readonly runs: readonly RunRecord[];
   /** Those that did not. */
@@ -172,7 +174,7 @@ export interface ComparisonHead {
   readonly samples: number;
   /** Distance of as many real images, drawn with replacement, to all of them; null where nothing was measured yet. */
   readonly floor: MeasureFloor | null;
-  /** Number of seeds: 0, 1, …. */
+  /** Number of seeds, of teachers and of the settings that run with all of them: 0, 1, …. */
   readonly seeds: number;
   /** Checkpoints at the end whose mean is compared. */
   readonly lateCheckpoints: number;
@@ -210,7 +212,7 @@ export function compare(
   return {
     ...head,
     runs: {
-      planned: settings.length * head.seeds,
+      planned: settings.reduce((sum, { planned }) => sum + planned, 0),
       ended: settings.reduce((sum, { runs }) => sum + runs.length, 0),
       failed: settings.reduce((sum, { failures }) => sum + failures.length, 0),
     },

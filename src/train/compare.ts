@@ -31,7 +31,7 @@ import {
   type Summary,
   withWorkspace,
 } from "./run.ts";
-import { encodeStudy, parseStudy, settingConfig, type Study, teacherConfig } from "./study.ts";
+import { encodeStudy, parseStudy, seedsOf, settingConfig, type Study, teacherConfig } from "./study.ts";
 
 /** Names in a study's folder. */
 export const STUDY = {
@@ -137,10 +137,11 @@ function writeText(path: string, text: string): Promise<void> {
 }
 
 /** All parts in their order: a seed's teacher, its runs, the next seed's, so that settings can be compared early on. */
-export function partsOf({ seeds, settings }: Study): Part[] {
-  return Array.from({ length: seeds }, (_, seed): Part[] => [
+export function partsOf(study: Study): Part[] {
+  const names = Object.keys(study.settings);
+  return Array.from({ length: study.seeds }, (_, seed): Part[] => [
     { kind: "teacher", seed },
-    ...Object.keys(settings).map((setting): Part => ({ kind: "run", seed, setting })),
+    ...names.filter((name) => seed < seedsOf(study, name)).map((setting): Part => ({ kind: "run", seed, setting })),
   ]).flat();
 }
 
@@ -342,9 +343,9 @@ async function readSetting(
   summaryOf: (folder: RunFolder) => Promise<Summary>,
 ): Promise<SettingRecord> {
   const { baseline, settings } = open.study;
-  const { budget = "common", against = baseline, ...changes } = settings[name]!;
-  const runs: RunRecord[] = [], failures: Failure[] = [];
-  for (let seed = 0; seed < open.study.seeds; seed++) {
+  const { seeds: _, budget = "common", against = baseline, ...changes } = settings[name]!;
+  const runs: RunRecord[] = [], failures: Failure[] = [], planned = seedsOf(open.study, name);
+  for (let seed = 0; seed < planned; seed++) {
     const folder = folderOf(open, { kind: "run", seed, setting: name });
     if (await folder.has(FAILURE_FILE)) failures.push({ seed, reason: await readReason(folder) });
     else if (await folder.has(RESULTS.summary)) {
@@ -352,7 +353,7 @@ async function readSetting(
       runs.push(await readRun(folder, seed, batch, await summaryOf(folder)));
     }
   }
-  return { name, changes, budget, against, runs, failures };
+  return { name, changes, budget, against, planned, runs, failures };
 }
 
 async function readReason(folder: RunFolder): Promise<string> {

@@ -17,8 +17,10 @@ import {
 import { checkSettings, choice, type Fail, type Rules, text as anyText, whole, withChanges } from "../io/settings.ts";
 import { suggestion } from "../io/words.ts";
 
-/** What a setting changes of the common ones, whether its budget is its own, and what it is held against. */
+/** What a setting changes of the common ones, whether its budget is its own, what it is held against, and how often it runs. */
 export interface Setting {
+  /** Runs with the seeds 0 to `seeds` − 1 only; with all of the study's when absent. */
+  readonly seeds?: number;
   /** Name of the setting that it is held against; the baseline when absent. */
   readonly against?: string;
   /** `own`: batch, images and critic updates may differ from the common ones. */
@@ -29,7 +31,7 @@ export interface Setting {
 
 /** A study with everything resolved: the contents of `study.json`. */
 export interface Study {
-  /** Seeds are 0 to `seeds` − 1, of teachers and runs. */
+  /** Seeds are 0 to `seeds` − 1, of teachers and, unless a setting has fewer, of runs. */
   readonly seeds: number;
   /** Name of the setting that the others are held against, unless they name another. */
   readonly baseline: string;
@@ -203,7 +205,8 @@ function checkSetting(study: Study, name: string, fail: Fail): void {
   const inSetting: Fail = (message) => fail(`in the setting "${name}", ${message}`);
   const setting: unknown = study.settings[name];
   expectObject(`settings.${name}`, setting, fail);
-  const { budget, against, ...changes } = setting;
+  const { seeds, budget, against, ...changes } = setting;
+  if (seeds !== undefined) checkSettings({ seeds }, { seeds: whole({ min: 1, max: study.seeds }) }, inSetting);
   if (budget !== undefined && budget !== "own") inSetting('the field "budget" should be "own", or absent');
   const others = Object.keys(study.settings).filter((other) => other !== name);
   if (against !== undefined && !others.includes(against as string)) {
@@ -234,9 +237,14 @@ function checkSetting(study: Study, name: string, fail: Fail): void {
   }
 }
 
+/** The number of seeds that a setting runs with, 0 and those after it. */
+export function seedsOf({ seeds, settings }: Pick<Study, "seeds" | "settings">, name: string): number {
+  return settings[name]!.seeds ?? seeds;
+}
+
 /** The run of a setting with a seed, but for its teacher. */
 export function settingConfig({ common, settings }: Study, name: string, seed: number): RunConfig {
-  const { budget: _, against: __, ...changes } = settings[name]!;
+  const { seeds: _, budget: __, against: ___, ...changes } = settings[name]!;
   return withSettings(common, { ...changes, seed }, (message) => {
     throw new Error(`unreachable: ${message}`);
   });
