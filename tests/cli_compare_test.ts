@@ -333,7 +333,7 @@ Deno.test("study: the common settings get measurements that can be compared; own
   };
   const list: StudyList & { preset: "digits-small" } = {
     preset: "digits-small",
-    settings: { long: { budget: "own", distill: { images: 38_400 } }, short: {} },
+    settings: { long: { budget: "own", distill: { images: 76_800 } }, short: {} },
   };
   const { common, baseline, seeds, lateCheckpoints } = makeStudy(
     list,
@@ -343,6 +343,6 @@ Deno.test("study: the common settings get measurements that can be compared; own
   );
   assertEquals([baseline, seeds, lateCheckpoints], ["long", 3, 5]);
   assertEquals([common.evaluation.samples, common.evaluation.checkSamples], [200, 200]);
-  // 300 steps of 64 images, 16 checkpoints: one every 19 steps.
-  assertEquals(common.checkpointEvery, { teacher: 16_000, distill: 1216 });
+  // 600 steps of 64 images, 16 checkpoints: one every 38 steps.
+  assertEquals(common.checkpointEvery, { teacher: 16_000, distill: 2432 });
 });

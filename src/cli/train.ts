@@ -100,7 +100,12 @@ const COMMAND = {
     },
     { name: "classifier", kind: "choice", choices: CLASSIFIERS, help: "what the density ratio is read from" },
     { name: "classifier-loss", kind: "choice", choices: CLASSIFIER_LOSSES, help: "what the classifier minimises" },
-    { name: "adversarial", kind: "number", min: 0, help: "weight of the adversarial term (default: 0, none)" },
+    {
+      name: "adversarial",
+      kind: "number",
+      min: 0,
+      help: "weight of the adversarial term (default: the preset's; 0 for none)",
+    },
     {
       name: "adversarial-after",
       kind: "integer",

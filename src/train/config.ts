@@ -285,6 +285,16 @@ function retrained(
   };
 }
 
+const SMALL = retrained(DISTILL, { learningRate: 3e-4 }), MOMENTUM = { betas: [0.9, 0.999] } as const;
+
+/** Of all that was tried on the digits' small network, what comes closest to its teacher in 600 updates. */
+const DISTILL_SMALL: DistillConfig = {
+  ...SMALL,
+  ...{ images: 38_400, warmupImages: 3_200, adversarial: { weight: 5, afterImages: 3_200 } },
+  generator: { ...SMALL.generator, ...MOMENTUM, decayShare: 0.8 },
+  fakeScore: { ...SMALL.fakeScore, ...MOMENTUM },
+};
+
 const EVALUATION: EvaluationConfig = { samples: 5000, checkSamples: 1000, pictures: 64, steps: 18 };
 
 type Preset = Pick<
@@ -348,16 +358,16 @@ export const PRESETS = {
     scaling: "standard",
     teacher: TEACHER,
     distill: DISTILL,
-    evaluation: { ...EVALUATION, samples: 5000 },
+    evaluation: EVALUATION,
     checkpointEvery: { teacher: 32_000, distill: 6_400 },
     snapshotEvery: { teacher: 0, distill: 0 },
   },
   "digits-small": {
     network: digits(16),
     scaling: "standard",
-    teacher: { ...TEACHER, images: 128_000, batch: 64, rampImages: 6_400, ema: { halfLife: 8_850, rampRatio: 0.08 } },
-    distill: { ...retrained(DISTILL, { learningRate: 3e-4 }), images: 19_200, warmupImages: 3_200 },
-    evaluation: { ...EVALUATION, samples: 2000 },
+    teacher: { ...TEACHER, images: 256_000, batch: 64, rampImages: 6_400, ema: { halfLife: 8_850, rampRatio: 0.08 } },
+    distill: DISTILL_SMALL,
+    evaluation: EVALUATION,
     checkpointEvery: { teacher: 16_000, distill: 6_400 },
     snapshotEvery: { teacher: 0, distill: 0 },
   },
@@ -385,7 +395,7 @@ export const PRESETS = {
       ...retrained(DISTILL, { ema: { halfLife: 10_000, rampRatio: 0.05 }, clipNorm: 0 }),
       ...{ images: 400_000, batch: 128 },
     },
-    evaluation: { ...EVALUATION, samples: 5000 },
+    evaluation: EVALUATION,
     checkpointEvery: { teacher: 100_000, distill: 20_000 },
     snapshotEvery: { teacher: 0, distill: 0 },
   },
