@@ -10,7 +10,13 @@ import {
   type SettingRecord,
   type TeacherRecord,
 } from "../src/eval/comparison.ts";
-import { checkDiagnostics, type Diagnostics, pooledCalibration, summedWeights } from "../src/eval/diagnostics.ts";
+import {
+  checkDiagnostics,
+  type Diagnostics,
+  evenness,
+  pooledCalibration,
+  summedWeights,
+} from "../src/eval/diagnostics.ts";
 import { holm, pairedTest, welchTest } from "../src/eval/statistics.ts";
 import {
   comparisonMarkdown,
@@ -133,6 +139,23 @@ Deno.test("diagnostics: bins pooled by their counts, histograms summed, others l
   assertEquals(summedWeights([DIAGNOSTICS.weights!, other.weights!])!.counts, [[5, 2], [5, 6]]);
   assertEquals(summedWeights([DIAGNOSTICS.weights!, { ...other.weights!, logWeightEdges: [-2, 0, 2] }]), undefined);
   assertEquals([pooledCalibration([]), summedWeights([])], [undefined, undefined]);
+});
+
+Deno.test("evenness: the squared mean of the weights over their mean square, of each run", () => {
+  // Weights 10^−½ once and 10^½ twice.
+  const uneven = (Math.sqrt(0.1) + 2 * Math.sqrt(10)) ** 2 / (3 * 20.1);
+  const even = { ...DIAGNOSTICS.weights!, counts: [[0, 7], [0, 3]] };
+  assertAlmostEquals(evenness(DIAGNOSTICS.weights!)!, uneven, 1e-12);
+  assertAlmostEquals(evenness(even)!, 1, 1e-12);
+  assertEquals(evenness({ ...even, counts: [[0, 0], [0, 0]] }), undefined);
+  const runs = [run(0, [1], DIAGNOSTICS), run(1, [1]), run(2, [1], { weights: even })];
+  const comparison = compare(HEAD, [teacher(0)], [KL, setting("lsif", runs)]);
+  const [kl, lsif] = comparison.settings;
+  assertEquals([kl!.evenness, lsif!.evenness!.seeds], [null, [0, 2]]);
+  assertAlmostEquals(lsif!.evenness!.mean, (uneven + 1) / 2, 1e-12);
+  const { columns, rows } = settingsTable(comparison), at = columns.indexOf("log loss");
+  assertEquals(columns[at + 1], "evenness");
+  assertEquals(rows.map((row) => row.slice(at, at + 2)), [["–", "–"], ["0.500", "0.87"], ["", ""], ["", ""]]);
 });
 
 Deno.test("diagnostics: what a file must not hold is named", () => {

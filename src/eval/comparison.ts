@@ -3,6 +3,7 @@
 import {
   type Calibration,
   type Diagnostics,
+  evenness,
   pooledCalibration,
   summedWeights,
   type WeightHistogram,
@@ -158,6 +159,8 @@ export interface SettingFigures {
   readonly calibration: Calibration | null;
   /** Weights at the end; null where they were not looked at. */
   readonly weights: WeightHistogram | null;
+  /** See {@linkcode evenness}; null where there are no weights. */
+  readonly evenness: OverSeeds | null;
 }
 
 /** What is the same for all settings. */
@@ -235,7 +238,7 @@ function overSeeds<R extends { readonly seed: number }>(records: readonly R[], v
 }
 
 /** Over the seeds where it was measured. */
-function classErrors<R extends { readonly seed: number }>(
+function overMeasured<R extends { readonly seed: number }>(
   records: readonly R[],
   value: (record: R) => number | null | undefined,
 ): OverSeeds | null {
@@ -262,7 +265,7 @@ function teacherFigures(teachers: readonly TeacherRecord[]): TeacherFigures[] {
       steps,
       evaluations,
       frechetDistance: overSeeds(records, ({ frechetDistance }) => frechetDistance)!,
-      classError: classErrors(records, ({ classError }) => classError),
+      classError: overMeasured(records, ({ classError }) => classError),
       coverage: overSeeds(records, ({ coverage }) => coverage)!,
       nearestDistance: overSeeds(records, ({ nearestDistance }) => nearestDistance)!,
       times: { imagesPerSecond: overSeeds(records, ({ imagesPerSecond }) => imagesPerSecond)! },
@@ -278,12 +281,13 @@ function figuresOf(
     ? late.seeds.map((seed, i) => ({ seed, value: late.values[i]! })).sort((a, b) => a.value - b.value)
     : [];
   const diagnostics = runs.flatMap(({ diagnostics }) => diagnostics ?? []);
+  const even = ({ diagnostics }: RunRecord) => diagnostics?.weights && evenness(diagnostics.weights);
   return {
     ...{ name, changes, budget, against, failures, late },
     best: ordered[0] ?? null,
     worst: ordered.at(-1) ?? null,
     final: overSeeds(runs, ({ generator }) => generator.frechetDistance),
-    classError: classErrors(runs, ({ generator }) => generator.classError),
+    classError: overMeasured(runs, ({ generator }) => generator.classError),
     coverage: overSeeds(runs, ({ generator }) => generator.coverage),
     nearestDistance: overSeeds(runs, ({ generator }) => generator.nearestDistance),
     evaluations: runs[0]?.generator.evaluations ?? null,
@@ -297,5 +301,6 @@ function figuresOf(
     })),
     calibration: pooledCalibration(diagnostics.flatMap(({ calibration }) => calibration ?? [])) ?? null,
     weights: summedWeights(diagnostics.flatMap(({ weights }) => weights ?? [])) ?? null,
+    evenness: overMeasured(runs, even),
   };
 }

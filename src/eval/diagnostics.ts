@@ -138,3 +138,20 @@ export function summedWeights(all: readonly WeightHistogram[]): WeightHistogram 
   );
   return { ...first, counts };
 }
+
+/**
+ * How evenly images count under n weights c: (Σ c)² / (n Σ c²) in (0, 1], 1 where all weigh the same (Kish's effective sample
+ * size over n); as exact as the bins are narrow. Undefined of no weights.
+ */
+export function evenness({ logWeightEdges, counts }: WeightHistogram): number | undefined {
+  let total = 0, sum = 0, squares = 0;
+  for (const row of counts) {
+    row.forEach((count, i) => {
+      const weight = 10 ** ((logWeightEdges[i]! + logWeightEdges[i + 1]!) / 2);
+      total += count;
+      sum += count * weight;
+      squares += count * weight ** 2;
+    });
+  }
+  return total === 0 ? undefined : sum ** 2 / (total * squares);
+}

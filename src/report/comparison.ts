@@ -60,6 +60,8 @@ export function settingsTable(comparison: Comparison): Table {
     "class error",
     "coverage",
     "nearest image",
+    "log loss",
+    "evenness",
     "images/s",
     "training, s",
     "seeds",
@@ -75,6 +77,8 @@ export function settingsTable(comparison: Comparison): Table {
     percentPlusMinus(setting.classError),
     meanText(setting.coverage, percent),
     meanText(setting.nearestDistance, (mean) => mean.toFixed(3)),
+    setting.calibration ? setting.calibration.logLoss.toFixed(3) : NONE,
+    meanText(setting.evenness, (mean) => mean.toFixed(2)),
     meanText(setting.times.imagesPerSecond, (mean) => mean.toFixed(0)),
     meanText(setting.times.trainingSeconds, (mean) => mean.toFixed(0)),
     String(setting.late?.count ?? 0),
@@ -122,6 +126,7 @@ function teacherRow({ teachers, times }: Comparison): string[][] {
     percentPlusMinus(last.classError),
     meanText(last.coverage, percent),
     meanText(last.nearestDistance, (mean) => mean.toFixed(3)),
+    ...["", ""],
     meanText(last.times.imagesPerSecond, (mean) => mean.toFixed(0)),
     meanText(times.teacherSeconds, (mean) => mean.toFixed(0)),
     String(last.frechetDistance.count),
@@ -380,8 +385,12 @@ function figures(comparison: Comparison): string[] {
         heldAgainst(comparison).join(" or ")
       } and p are of a two-sided paired t-test ` +
         "over the seeds that both have, which share teacher and noise; p (Holm) is corrected for the number of settings. " +
-        "Class error: by how much the shares of the classes differ from the real images' (total variation). Coverage: share of the real images that are some generated one's nearest. Nearest image: mean distance of a " +
-        "generated image to its nearest real one. Training: seconds of a distillation with the measurements at its checkpoints.",
+        "Class error: by how much the shares of the classes differ from the real images' (total variation). " +
+        "Coverage: share of the real images that are some generated one's nearest. " +
+        "Nearest image: mean distance of a generated image to its nearest real one. " +
+        "Log loss: the classifier's at the end, on images that it was not trained on; 0.693 is that of knowing nothing. " +
+        "Evenness: of the weights at the end, squared mean over mean square, 1 where all are alike. " +
+        "Training: seconds of a distillation with the measurements at its checkpoints.",
       "note",
     ),
   ];
