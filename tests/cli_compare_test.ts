@@ -109,6 +109,10 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
       if (name === "kl") {
         const repeated = await distanceOf(`${run}/generator.safetensors`, checkpointSeed({ seed }, 4));
         assertEquals(repeated, checked[3]![1]);
+        // What all seeds drew alike would be in every mean over them, and in no standard error.
+        assertEquals(await distanceOf(`${run}/generator.safetensors`, seed), final!.values[seed]);
+        const { frechetDistance } = teachers.find(({ steps }) => steps === 18)!;
+        assertEquals(await distanceOf(`${run}/teacher.safetensors`, seed), frechetDistance.values[seed]);
       }
       const { seed: used, distill, teacherOnly } = JSON.parse(await Deno.readTextFile(`${run}/config.json`));
       assertEquals([used, distill.h, teacherOnly], [seed, name.slice(0, 3).replace("(", ""), false]);

@@ -142,20 +142,15 @@ Deno.test("diagnostics: bins pooled by their counts, histograms summed, others l
 });
 
 Deno.test("evenness: the squared mean of the weights over their mean square, of each run", () => {
-  // Weights 10^−½ once and 10^½ twice.
-  const uneven = (Math.sqrt(0.1) + 2 * Math.sqrt(10)) ** 2 / (3 * 20.1);
-  const even = { ...DIAGNOSTICS.weights!, counts: [[0, 7], [0, 3]] };
-  assertAlmostEquals(evenness(DIAGNOSTICS.weights!)!, uneven, 1e-12);
-  assertAlmostEquals(evenness(even)!, 1, 1e-12);
-  assertEquals(evenness({ ...even, counts: [[0, 0], [0, 0]] }), undefined);
-  const runs = [run(0, [1], DIAGNOSTICS), run(1, [1]), run(2, [1], { weights: even })];
+  assertAlmostEquals(evenness([1, 3, 2]), 36 / (3 * 14), 1e-15);
+  assertEquals(evenness([0.3, 0.3, 0.3, 0.3]), 1);
+  const runs = [run(0, [1], { ...DIAGNOSTICS, evenness: 0.5 }), run(1, [1]), run(2, [1], { evenness: 1 })];
   const comparison = compare(HEAD, [teacher(0)], [KL, setting("lsif", runs)]);
   const [kl, lsif] = comparison.settings;
-  assertEquals([kl!.evenness, lsif!.evenness!.seeds], [null, [0, 2]]);
-  assertAlmostEquals(lsif!.evenness!.mean, (uneven + 1) / 2, 1e-12);
+  assertEquals([kl!.evenness, lsif!.evenness!.seeds, lsif!.evenness!.mean], [null, [0, 2], 0.75]);
   const { columns, rows } = settingsTable(comparison), at = columns.indexOf("log loss");
   assertEquals(columns[at + 1], "evenness");
-  assertEquals(rows.map((row) => row.slice(at, at + 2)), [["–", "–"], ["0.500", "0.87"], ["", ""], ["", ""]]);
+  assertEquals(rows.map((row) => row.slice(at, at + 2)), [["–", "–"], ["0.500", "0.75"], ["", ""], ["", ""]]);
 });
 
 Deno.test("diagnostics: what a file must not hold is named", () => {
@@ -167,6 +162,8 @@ Deno.test("diagnostics: what a file must not hold is named", () => {
   const { calibration, weights } = DIAGNOSTICS;
   const cases: [unknown, string][] = [
     [{ calibration: { ...calibration, ece: null } }, '"calibration.ece" should be a number'],
+    [{ calibration: null }, '"calibration" should hold settings'],
+    [{ evenness: 2 }, '"evenness" should be a number'],
     [{ calibration: { ...calibration, bins: 3 } }, '"calibration.bins" should be a list'],
     [
       { calibration: { ...calibration, bins: [{ predicted: 2, observed: 0, count: 1 }] } },

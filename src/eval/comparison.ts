@@ -3,7 +3,6 @@
 import {
   type Calibration,
   type Diagnostics,
-  evenness,
   pooledCalibration,
   summedWeights,
   type WeightHistogram,
@@ -159,7 +158,7 @@ export interface SettingFigures {
   readonly calibration: Calibration | null;
   /** Weights at the end; null where they were not looked at. */
   readonly weights: WeightHistogram | null;
-  /** See {@linkcode evenness}; null where there are no weights. */
+  /** See {@linkcode Diagnostics}, at the end; null where there are no weights. */
   readonly evenness: OverSeeds | null;
 }
 
@@ -281,7 +280,6 @@ function figuresOf(
     ? late.seeds.map((seed, i) => ({ seed, value: late.values[i]! })).sort((a, b) => a.value - b.value)
     : [];
   const diagnostics = runs.flatMap(({ diagnostics }) => diagnostics ?? []);
-  const even = ({ diagnostics }: RunRecord) => diagnostics?.weights && evenness(diagnostics.weights);
   return {
     ...{ name, changes, budget, against, failures, late },
     best: ordered[0] ?? null,
@@ -301,6 +299,6 @@ function figuresOf(
     })),
     calibration: pooledCalibration(diagnostics.flatMap(({ calibration }) => calibration ?? [])) ?? null,
     weights: summedWeights(diagnostics.flatMap(({ weights }) => weights ?? [])) ?? null,
-    evenness: overMeasured(runs, even),
+    evenness: overMeasured(runs, ({ diagnostics }) => diagnostics?.evenness),
   };
 }

@@ -38,6 +38,8 @@ export interface Diagnostics {
   readonly calibration?: Calibration;
   /** Absent where no weights are computed. */
   readonly weights?: WeightHistogram;
+  /** Of the weights, see {@linkcode evenness}. */
+  readonly evenness?: number;
 }
 
 const share = number({ min: 0, max: 1 });
@@ -47,8 +49,14 @@ const BIN: Rules = { predicted: share, observed: share, count: whole({ min: 0 })
 
 /** Checks what a file holds; calls `fail` with the field that is not as it should be. */
 export function checkDiagnostics(value: unknown, fail: Fail): Diagnostics {
-  const { calibration, weights } = value as { calibration?: Partial<Calibration>; weights?: Partial<WeightHistogram> };
+  const { calibration, weights, evenness } = value as {
+    calibration?: Partial<Calibration>;
+    weights?: Partial<WeightHistogram>;
+    evenness?: number;
+  };
+  if (evenness !== undefined) checkSettings({ evenness }, { evenness: share }, fail);
   if (calibration !== undefined) {
+    if (calibration === null) fail('the field "calibration" should hold settings');
     const { bins, ...rest } = calibration;
     checkSettings({ calibration: rest }, { calibration: { ece: share, logLoss: number({ min: 0 }) } }, fail);
     if (!Array.isArray(bins)) fail('the field "calibration.bins" should be a list');
@@ -69,6 +77,7 @@ export function checkDiagnostics(value: unknown, fail: Fail): Diagnostics {
   return {
     ...calibration && { calibration: calibration as Calibration },
     ...weights && { weights: weights as WeightHistogram },
+    ...evenness !== undefined && { evenness },
   };
 }
 
@@ -140,18 +149,11 @@ export function summedWeights(all: readonly WeightHistogram[]): WeightHistogram 
 }
 
 /**
- * How evenly images count under n weights c: (Σ c)² / (n Σ c²) in (0, 1], 1 where all weigh the same (Kish's effective sample
- * size over n); as exact as the bins are narrow. Undefined of no weights.
+ * How evenly images count under weights c_i > 0: (Σ c)² / (n Σ c²) in (0, 1], 1 where all are alike (Kish's effective sample
+ * size over n).
  */
-export function evenness({ logWeightEdges, counts }: WeightHistogram): number | undefined {
-  let total = 0, sum = 0, squares = 0;
-  for (const row of counts) {
-    row.forEach((count, i) => {
-      const weight = 10 ** ((logWeightEdges[i]! + logWeightEdges[i + 1]!) / 2);
-      total += count;
-      sum += count * weight;
-      squares += count * weight ** 2;
-    });
-  }
-  return total === 0 ? undefined : sum ** 2 / (total * squares);
+export function evenness(weights: readonly number[]): number {
+  const sum = weights.reduce((sum, weight) => sum + weight, 0);
+  // Rounding could come to a little more than 1.
+  return Math.min(1, sum ** 2 / (weights.length * weights.reduce((sum, weight) => sum + weight ** 2, 0)));
 }

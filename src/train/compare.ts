@@ -248,7 +248,7 @@ async function makeTeacher(gpu: Gpu, open: OpenStudy, part: Part, data: ImageDat
     for (const steps of [...new Set([...TEACHER_STEPS, usual])].sort((a, b) => a - b)) {
       const measures = steps === usual
         ? summary.teacher
-        : await measure(evaluator, await samplerOf(workspace, model, { solver: "heun", steps }), samples);
+        : await measure(evaluator, await samplerOf(workspace, model, { solver: "heun", steps }), samples, part.seed);
       console.error(`teacher: ${steps} Heun steps, Fréchet distance ${measures.frechetDistance.toFixed(2)}`);
       measured.push({ steps, ...withoutFloor(measures) });
     }

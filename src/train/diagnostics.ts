@@ -2,7 +2,7 @@
 
 import { NonFiniteError } from "../gpu/errors.ts";
 import { imageValues } from "../diffusion/teacher.ts";
-import { calibration, type Diagnostics, type WeightHistogram } from "../eval/diagnostics.ts";
+import { calibration, type Diagnostics, evenness, type WeightHistogram } from "../eval/diagnostics.ts";
 import { bregmanOf, type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
 import { sigmaLimitsOf } from "../distill/samples.ts";
 import type { RunConfig } from "./config.ts";
@@ -42,6 +42,7 @@ export async function inspectClassifier(
   return {
     calibration: calibration([...real, ...generated], (i) => i < real.length),
     weights: weightHistogram(sigmas, weights, sigmaLimitsOf(config.distill.sigma)),
+    evenness: evenness(weights),
   };
 }
 

@@ -52,12 +52,12 @@ const MAX_HELD = 60;
 /** The pictures in `samples/`: images in a row, about how many pixels one's side has, pixels between them. */
 const GRID = { columns: 8, size: 48, gap: 2 };
 
-/** Sampling seed of pictures and final measurements: also the default of `sample` and `eval`, which repeat the figures. */
-export const EVALUATION_SEED = 0;
+/** Sampling seed of pictures: also the default of `sample`. */
+const PICTURE_SEED = 0;
 
 /**
- * Sampling seed of the measurement at a checkpoint: others for every checkpoint and every seed of a run, so that means over
- * them are means over what each happens to draw, too.
+ * Sampling seed of the measurement at a checkpoint: another for every checkpoint and every seed of a run, so that means over
+ * them are means over what each happens to draw, too. At the end it is the run's own seed.
  */
 export function checkpointSeed({ seed }: Pick<RunConfig, "seed">, step: number): number {
   return (Math.imul(seed, 0x9e3779b1) + step) >>> 0;
@@ -184,11 +184,11 @@ async function runStages(gpu: Gpu, inputs: RunInputs, evaluated: Workspace): Pro
   const { samples, checkSamples, pictures, steps } = config.evaluation;
   const teacher = await load(folder, "teacher", data);
   const teacherSampler = await samplerOf(evaluated, teacher, { ...DEFAULT_SOLVER, steps });
-  const teacherImages = await teacherSampler.sample(EVALUATION_SEED, 0, pictures);
+  const teacherImages = await teacherSampler.sample(PICTURE_SEED, 0, pictures);
 
   if (!config.teacherOnly && !await folder.has(RESULTS.generator)) {
     const look = async (sampler: Sampler, step: number) => {
-      const generated = await sampler.sample(EVALUATION_SEED, 0, pictures);
+      const generated = await sampler.sample(PICTURE_SEED, 0, pictures);
       await writeGrid(folder, `samples/distill-${padded(step)}.png`, data, [teacherImages, generated]);
       const images = await sampler.sample(checkpointSeed(config, step), 0, checkSamples);
       return { frechetDistance: await evaluator.frechetDistance(images) };
@@ -198,14 +198,14 @@ async function runStages(gpu: Gpu, inputs: RunInputs, evaluated: Workspace): Pro
 
   const started = performance.now();
   const measured: { teacher: ModelSummary; generator?: ModelSummary } = {
-    teacher: inputs.teacherMeasures ?? await measure(evaluator, teacherSampler, samples),
+    teacher: inputs.teacherMeasures ?? await measure(evaluator, teacherSampler, samples, config.seed),
   };
   if (config.teacherOnly) {
     await writeGrid(folder, "samples/teacher.png", data, [teacherImages]);
   } else {
     const sampler = await samplerOf(evaluated, await load(folder, "generator", data));
-    measured.generator = await measure(evaluator, sampler, samples);
-    const generated = await sampler.sample(EVALUATION_SEED, 0, pictures);
+    measured.generator = await measure(evaluator, sampler, samples, config.seed);
+    const generated = await sampler.sample(PICTURE_SEED, 0, pictures);
     await writeGrid(folder, "samples/teacher-and-one-step.png", data, [teacherImages, generated]);
   }
   const seconds = { ...await folder.stageSeconds(), evaluate: (performance.now() - started) / 1000 };
@@ -312,7 +312,7 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     snapshotEvery: stepsOf({ images: snapshotEvery.teacher, batch }),
     snapshot: async (step) => {
       await writeSnapshot(folder, { info, weights: await teacher.ema.read() }, step * batch);
-      const images = await sampler!.sample(EVALUATION_SEED, 0, pictures);
+      const images = await sampler!.sample(PICTURE_SEED, 0, pictures);
       await writeGrid(folder, `samples/teacher-${padded(step)}.png`, data, [images]);
     },
     logEvery: LOG_EVERY.teacher,
@@ -477,12 +477,12 @@ export function samplerOf(workspace: Workspace, model: Model, solver?: SolverSet
   return createSampler(uploadWeights(workspace, model.info, model.weights), model.info, solver ? { solver } : {});
 }
 
-/** Samples `count` images and measures them. */
+/** Samples `count` images of the sequence `seed` and measures them. */
 export async function measure(
   evaluator: Evaluator,
   sampler: Sampler,
   count: number,
-  seed = EVALUATION_SEED,
+  seed: number,
 ): Promise<ModelSummary> {
   await sampler.sample(seed, 0, 1);
   const started = performance.now();
