@@ -254,6 +254,11 @@ Deno.test("compare: a list that is not what it should be is named with its field
       { ...LIST, settings: { ...settings, kl: { against: 1 } } },
       /"against" should be the name of another setting, not 1/,
     ],
+    [{ ...LIST, settings: { kl: {}, same: { distill: { lambda: 2 } } } }, /"kl" and "same" come to the same runs/],
+    [
+      { ...LIST, common: { ...common, distill: { ...common.distill, hWeight: "r" } } },
+      /"kl" and "sba\(-0\.5\)" come to the same runs/,
+    ],
     [{ ...LIST, settings: { kl: 3 } }, /"settings\.kl" should hold settings/],
     [{ ...LIST, settings: { kl: { distill: { ratio: { min: 20 } } } } }, /in the setting "kl", .*--ratio-min \(20\)/],
   ];
@@ -278,11 +283,16 @@ Deno.test("compare: wrong arguments", async () => {
     [["--h", "kl", "--baseline", "lsif"], 2, /baseline "lsif" is none/],
     [["--preset", "mnist"], 2, /mnist needs a data set/],
     [["--seeds", "0"], 2, /--seeds.*0/],
-    [["--set", "distill.images=640", "--late", "11"], 2, /there are 10 checkpoints, fewer than the 11/],
+    [
+      [...["--set", "distill.images=640", "--set", "distill.warmupImages=64"], "--late", "11"],
+      2,
+      /there are 10 checkpoints, fewer than the 11/,
+    ],
     [["--resume", root, "--late", "3"], 2, /--late cannot go with --resume: a study keeps .* study\.json/],
     [["--resume", root], 1, /holds no study to resume/],
     [["--out", (await finishedStudy()).folder], 1, /already holds a study \(study\.json\); continue it with --resume/],
     [["--markdown", `${root}/none/x.md`], 1, /folder does not exist/],
+    [["--markdown", `${root}/x.md`, "--dry-run"], 2, /--dry-run measures nothing that --markdown could write/],
   ];
   for (const [args, code, message] of cases) assertMatch(await refused(["compare", ...args], code), message);
 });
@@ -315,10 +325,61 @@ Deno.test("compare --resume: what does not belong to the study is refused", asyn
   );
 });
 
+Deno.test("compare --resume: figures of what has ended are those of the study's settings, and whole", async () => {
+  const { folder } = await finishedStudy(), run = "runs/kl/seed-1";
+  const lines = (await Deno.readTextFile(`${folder}/${run}/metrics.jsonl`)).trim().split("\n");
+  const without = (text: string, name: string) => text.replace(new RegExp(`"${name}": [^,]*,`, "g"), "");
+  const cases: [string, (text: string) => string, RegExp][] = [
+    [
+      "study.json",
+      (text) => text.replaceAll('"sigmaInit": 2.5', '"sigmaInit": 3'),
+      /seed-0 holds a run of other settings/,
+    ],
+    ["study.json", (text) => text.replace('"h": "sba"', '"h": "logistic"'), /sba\(-0\.5\).seed-0 holds a run of other/],
+    ["study.json", (text) => text.replace('"h": "sba"', '"hWeight": "exp("'), /at character 5/],
+    [
+      `${run}/config.json`,
+      (text) => text.replace(/"sha256": "./, '"sha256": "x'),
+      /seed-1 holds a run of other settings/,
+    ],
+    [`${run}/metrics.jsonl`, () => lines.slice(0, -1).join("\n"), /Fréchet distances after 1, 2, 3, 4 steps/],
+    [
+      `${run}/metrics.jsonl`,
+      (text) => text.replaceAll(/"frechetDistance":[^,]*/g, '"frechetDistance":null'),
+      /Fréchet/,
+    ],
+    [`${run}/summary.json`, (text) => without(text, "coverage"), /summary\.json is not a run's summary/],
+    [`${run}/summary.json`, (text) => text.replace('"seconds"', '"times"'), /summary\.json is not a run's summary/],
+    ["teachers/seed-1/heun.json", () => "[]", /heun\.json does not hold a teacher's measures/],
+    ["teachers/seed-1/heun.json", (text) => without(text, "nearestDistance"), /heun\.json does not hold/],
+  ];
+  for (const [name, change, message] of cases) {
+    const path = `${folder}/${name}`, before = await Deno.readTextFile(path);
+    assertNotEquals(change(before), before, name);
+    await Deno.writeTextFile(path, change(before));
+    try {
+      const { code, errors } = await dibregman(["compare", "--resume", folder]);
+      assert(code !== 0, name);
+      assertMatch(errors.at(-1)!, /^error: /);
+      assertMatch(errors.at(-1)!, message);
+    } finally {
+      await Deno.writeTextFile(path, before);
+    }
+  }
+});
+
 Deno.test("compare --dry-run: every h by default, the settings, and the time; nothing on the disk", async () => {
   const before = await files(root);
   const small = ["--set", "teacher.images=64", "--set", "distill.images=160", "--h", "kl,sba", "--seeds", "4"];
-  const { code, out, errors } = await dibregman(["compare", "--preset", "digits-tiny", "--dry-run", ...small]);
+  const weighed = ["--set", "distill.warmupImages=32"];
+  const { code, out, errors } = await dibregman([
+    "compare",
+    "--preset",
+    "digits-tiny",
+    "--dry-run",
+    ...small,
+    ...weighed,
+  ]);
   assertEquals(code, 0, errors.join("\n"));
   const end = out.indexOf("\n}\n") + 3, study = JSON.parse(out.slice(0, end));
   assertEquals(Object.keys(study.settings), ["kl", "sba(-0.5)"]);

@@ -73,6 +73,7 @@ Deno.test("train: the small UNet learns classes, is guided by them, and its gene
     "teacher.rampImages=32",
     "distill.batch=16",
     "distill.images=48",
+    "distill.warmupImages=16",
   ];
   const { code, errors } = await dibregman([
     ...["train", "--preset", "digits-tiny", "--data", CLASSES, "--conditional", "--guidance", "2", "--out", folder],
@@ -232,6 +233,18 @@ Deno.test("train: settings of the distillation that contradict each other", asyn
     [["--ratio-min", "2", "--ratio-max", "3"], /between the least ratio, --ratio-min \(2\), and the greatest \(3\)/],
     [["--generator-steps", "2", "--set", "distill.laterSigmas=[1]"], /--generator-steps chooses distill\.laterSigmas/],
     [["--h", "kl", "--h-weight", "1"], /--h and --h-weight both choose the divergence/],
+    [["--h", "lsif", "--set", "distill.hWeight=r"], /--h and --h-weight both choose the divergence/],
+    [["--h", "lsif", "--objective", "sid"], /--h chooses a divergence, which the objective sid has none of/],
+    [["--adversarial-after", "5"], /--adversarial-after delays .*, whose weight, --adversarial, is 0/],
+    [
+      ["--distill-steps", "20", "--warmup", "20"],
+      /warmupImages \(640 images\) leaves no update of the generator with the weights of h/,
+    ],
+    [["--distill-steps", "20", "--critic-warmup", "20"], /criticWarmupImages \(640\) leaves none of the 640 images/],
+    [
+      ["--distill-steps", "20", "--h", "kl", "--adversarial", "1", "--adversarial-after", "20"],
+      /adversarial\.afterImages \(640 images\) leaves no update of the generator with the adversarial term/,
+    ],
     [["--h-weight", "exp(logit"], /at character 10/],
     [["--h-weight", "logit"], /positive/],
     [["--generator-steps", "0"], /--generator-steps/],
@@ -244,5 +257,15 @@ Deno.test("train: settings of the distillation that contradict each other", asyn
   for (const [args, message] of cases) {
     assertMatch(await refused(["train", "--preset", "digits-tiny", ...args, "--out", `${root}/no`], 2), message);
   }
+  // Less than one default preset's warm-up, more than the other's.
+  const { code, errors } = await dibregman([
+    "train",
+    "--distill-steps",
+    "80",
+    "--dry-run",
+    "--set",
+    "teacher.images=64",
+  ]);
+  assertEquals(code, 0, errors.join("\n"));
   assert(!(await files(root)).includes("no"), "nothing half-written");
 });

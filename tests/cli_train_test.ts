@@ -196,9 +196,16 @@ Deno.test({
   },
 });
 
-Deno.test("train: a damaged checkpoint is passed over", async () => {
+Deno.test("train: a damaged checkpoint is passed over, one of other settings kept", async () => {
   const folder = `${root}/damaged`;
   await startAndKill(folder, [...RUN, "--out", folder], /teacher 80\/100/);
+  const settings = await Deno.readTextFile(`${folder}/config.json`), kept = await files(`${folder}/checkpoints`);
+  await Deno.writeTextFile(`${folder}/config.json`, settings.replace('"pictures": ', '"pictures": 1'));
+  const other = await dibregman(["train", "--resume", folder]);
+  assertEquals(other.code, 2, other.errors.join("\n"));
+  assertMatch(other.errors.at(-1)!, /belongs to other settings than the run's config\.json/);
+  assertEquals(await files(`${folder}/checkpoints`), kept);
+  await Deno.writeTextFile(`${folder}/config.json`, settings);
   const newest = (await files(`${folder}/checkpoints`)).filter((name) => name.startsWith("teacher")).at(-1)!;
   const path = `${folder}/checkpoints/${newest}`;
   const bytes = await Deno.readFile(path);
@@ -224,12 +231,16 @@ Deno.test("train: resuming a finished run says so and changes nothing", async ()
 Deno.test("train: a given teacher skips its training", async () => {
   const folder = `${root}/given`;
   const teacher = `${await finishedRun()}/teacher.safetensors`;
-  const short = ["--distill-steps", "2", "--h", "sba", "--lambda", "-0.5", "--out", folder];
+  const short = ["--distill-steps", "2", "--warmup", "1", "--h", "sba", "--lambda", "-0.5", "--out", folder];
   const { code, out, errors } = await dibregman([...RUN, "--teacher", teacher, ...short]);
   assertEquals(code, 0, errors.join("\n"));
   assert(!errors.some((line) => line.startsWith("teacher ")));
   assertMatch(out, /one step \(sba\(-0\.5\)\)/);
   assertEquals(await Deno.readFile(`${folder}/teacher.safetensors`), await Deno.readFile(teacher));
+  assertMatch(
+    await refused([...RUN, "--teacher", teacher, "--conditional", "--out", `${root}/no`], 2),
+    /--conditional asks for a teacher that is told the classes; .*teacher\.safetensors is not/,
+  );
 });
 
 Deno.test("sample: the same seed gives the same images, and the first k of n are the same for every n", async () => {

@@ -1,13 +1,15 @@
 /** The samplers: Heun's against PyTorch, noise levels, images that depend on seed and index alone. */
 
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { normalArray } from "../src/data/philox.ts";
 import { denoise, karrasLevels, sameSigma } from "../src/diffusion/edm.ts";
 import { sigmaLimits } from "../src/diffusion/preconditioning.ts";
 import { compileSolver, createSampler, DEFAULT_SOLVER, latentValues, uploadWeights } from "../src/diffusion/sampler.ts";
 import { evaluationsOf, type SolverSettings, solverSteps } from "../src/diffusion/solvers.ts";
 import { constant, evaluate, Workspace } from "../src/graph/mod.ts";
-import type { ModelInfo } from "../src/io/model.ts";
+import { ImageSampler } from "../src/diffusion/image_sampler.ts";
+import { UsageError } from "../src/gpu/errors.ts";
+import { encodeModel, type ModelInfo } from "../src/io/model.ts";
 import { createNetwork } from "../src/nn/networks.ts";
 import { VE_PRECONDITIONING, VP_PRECONDITIONING } from "../src/nn/preconditioning.ts";
 import { songUNetConfig } from "../src/nn/song_unet.ts";
@@ -151,4 +153,35 @@ gpuTest("samplers: a SongUNet is sampled in its own preconditioning", async (gpu
   workspace.destroy();
   assertEquals(images.map(({ length }) => length), [128, 128]);
   assert(images[0]!.some((byte, i) => byte !== images[1]![i]));
+});
+
+gpuTest("samplers: classes are drawn by the model's shares, or are the one that is wanted", async (gpu) => {
+  const network = { ...NETWORK, labelDim: 2 }, common = { network, mean: 0, std: 0.5, provenance: {} };
+  const workspace = new Workspace(gpu);
+  for (const kind of [{ kind: "teacher" }, { kind: "generator", sigmaInit: 2.5 }] as const) {
+    const sample = async (label?: number, classShares?: number[]) => {
+      const info: ModelInfo = { ...common, ...kind, ...classShares && { classShares } };
+      const weights = uploadWeights(workspace, info, hashedWeights(createNetwork(info).parameters));
+      const sampler = await createSampler(weights, info, { solver: { solver: "heun", steps: 2 } });
+      return await sampler.sample(1, 0, 12, label);
+    };
+    const [zeros, ones, even] = [await sample(0), await sample(1), await sample()];
+    assert(zeros.some((byte, i) => byte !== ones[i]));
+    assertEquals(await sample(undefined, [0, 1]), ones);
+    assertEquals(await sample(undefined, [1, 0]), zeros);
+    assertEquals(await sample(0, [0, 1]), zeros);
+    assert(even.some((byte, i) => byte !== ones[i]) && even.some((byte, i) => byte !== zeros[i]));
+  }
+  workspace.destroy();
+});
+
+gpuTest("ImageSampler: what is no number of images is refused", async (gpu) => {
+  const info: ModelInfo = { network: NETWORK, mean: 0, std: 0.5, provenance: {}, kind: "generator", sigmaInit: 2.5 };
+  const bytes = await encodeModel({ info, weights: hashedWeights(createNetwork(info).parameters) });
+  const sampler = await ImageSampler.load(gpu, bytes);
+  assertEquals((await sampler.sample({ n: 2, seed: 3, first: 1 })).count, 2);
+  for (const options of [{ n: -1 }, { n: 2.5 }, { n: NaN }, { n: 1, seed: -1 }, { n: 1, first: 0.5 }]) {
+    await assertRejects(() => sampler.sample(options), UsageError, "should be a whole number, at least 0");
+  }
+  sampler.destroy();
 });

@@ -337,6 +337,11 @@ Deno.test("expressions: weights are positive and finite within the range, in flo
     "from -13 to 13, in float32 as well, but at -13 it is -1, in float32 -1.",
   );
   assertThrows(() => weightExpression("1", { range: 0 }), UsageError, "but it is 0");
+  weightExpression("logit + 2.5", { range: [-2.4, 20] });
+  assertThrows(() => weightExpression("logit + 2.5", { range: [-2.6, 20] }), UsageError, "but at -2.6 it is");
+  for (const range of [[1, 2], [-2, -1], [0, 0], [-71, 1]] as const) {
+    assertThrows(() => weightExpression("1", { range }), UsageError, "The range of logits");
+  }
   weightExpression("softplus(logit)");
   const cancels = () => weightExpression("softplus(logit)", { range: 20 });
   assertThrows(cancels, UsageError, "but at -20 it is 2.061153620314381e-9, in float32 0.");

@@ -24,6 +24,7 @@ const MODELS: ModelInfo[] = [
   { kind: "teacher", network: SONG, preconditioning: VP_PRECONDITIONING, ...REST },
   { kind: "generator", network: SONG, preconditioning: VE_PRECONDITIONING, ...REST, sigmaInit: 2.5 },
   { kind: "teacher", network: { ...UNET, labelDim: 3, labelDropout: 0.25 }, ...REST },
+  { kind: "teacher", network: { ...UNET, labelDim: 3 }, ...REST, classShares: [0.5, 0, 0.5] },
 ];
 
 function file(info: ModelInfo): Promise<Uint8Array<ArrayBuffer>> {
@@ -88,6 +89,9 @@ Deno.test("model: settings that no network has are refused by name", async () =>
     [{ preconditioning: 7 }, '"preconditioning.kind"'],
     [{ preconditioning: null }, '"preconditioning.kind"'],
     [{ network: { ...SONG, qqqqqq: 1 } }, 'there is no setting "network.qqqqqq".'],
+    [{ classShares: [0.5, 0.5] }, '"classShares" should hold the shares, of 1 in all, of 10 classes'],
+    [{ classShares: [0.5, ...new Array<number>(9).fill(0.1)] }, '"classShares" should hold the shares, of 1 in all'],
+    [{ classShares: "even" }, '"classShares" should be a list'],
     [{ std: 0 }, '"std" should be a number, above 0'],
   ];
   const { tensors, metadata } = await decodeSafetensors(await file(MODELS[2]!), "a");

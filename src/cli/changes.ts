@@ -2,7 +2,7 @@
 
 import { UsageError } from "../gpu/errors.ts";
 import { type Fail, settingAt } from "../io/settings.ts";
-import { isDigits, type PresetName } from "../train/config.ts";
+import { defaultPreset, isDigits, type PresetName } from "../train/config.ts";
 
 /** Calls it a mistake in the options. */
 export const refuse: Fail = (message) => {
@@ -22,6 +22,22 @@ export function expectData(preset: PresetName | undefined, data: string | undefi
   if (preset !== undefined && !isDigits(preset) && data === undefined) {
     throw new UsageError(`The preset ${preset} needs a data set, named by --data.`);
   }
+}
+
+/**
+ * Checks settings before any adapter is sought: those of the preset that is named, or of those that an adapter may choose,
+ * where one of them has to pass.
+ */
+export function checkEarly(named: PresetName | undefined, check: (preset: PresetName) => void): void {
+  const presets = named ? [named] : [defaultPreset(false), defaultPreset(true)], errors: unknown[] = [];
+  for (const preset of presets) {
+    try {
+      return check(preset);
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  throw errors[0];
 }
 
 /** A folder in `parent` that is named by the preset and the time. */

@@ -40,7 +40,7 @@ import {
   type StudyList,
   teacherConfig,
 } from "../train/study.ts";
-import { changeOf, expectData, expectResumable, refuse, timedFolder } from "./changes.ts";
+import { changeOf, checkEarly, expectData, expectResumable, refuse, timedFolder } from "./changes.ts";
 import { readImages, readText, rereadImages } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -61,7 +61,7 @@ const COMMAND = {
       name: "config",
       kind: "string",
       placeholder: "FILE",
-      help: "JSON with the settings to compare, as in a study's study.json",
+      help: "JSON with the settings to compare, as the README shows",
     },
     {
       name: "preset",
@@ -128,6 +128,9 @@ export async function run(args: string[]): Promise<void> {
   if (values.h !== undefined && values.config !== undefined) {
     throw new UsageError("--h and --config both say what is compared; give one of them.");
   }
+  if (values.dryRun && values.markdown !== undefined) {
+    throw new UsageError("--dry-run measures nothing that --markdown could write.");
+  }
   if (values.markdown !== undefined) await expectWritable(values.markdown);
   const comparison = values.resume === undefined ? await begin(values) : await resume(values.resume, values);
   if (!comparison) return;
@@ -145,9 +148,7 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
   const changes = values.set.map(changeOf);
   const fail = values.config === undefined ? refuse : failFor(values.config);
   const studyOf = (preset: PresetName) => makeStudy({ ...list, preset }, changes, source, fail);
-  // To report what is wrong with it before any adapter is sought.
-  const wanted = studyOf(named ?? "digits"), teacher = teacherDenoiser(teacherConfig(wanted, 0), data);
-  for (const name of Object.keys(wanted.settings)) expectDistillable(settingConfig(wanted, name, 0), teacher);
+  checkEarly(named, (preset) => expectAllDistillable(studyOf(preset), data));
   if (values.out !== undefined) await expectFreeStudy(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const preset = named ?? defaultPreset(gpu.adapter.software);
@@ -160,9 +161,16 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
   return await runAndReport(gpu, open, data);
 }
 
+/** Throws where a setting asks of its teacher what that is not, or has no weight. */
+function expectAllDistillable(study: Study, data: ImageData8): void {
+  const teacher = teacherDenoiser(teacherConfig(study, 0), data);
+  for (const name of Object.keys(study.settings)) expectDistillable(settingConfig(study, name, 0), teacher);
+}
+
 async function resume(path: string, values: CompareValues): Promise<Comparison> {
   const begun = await openStudy(path), open = withSeeds(begun, values.seeds);
   const data = await rereadImages(open.study.common.data);
+  expectAllDistillable(open.study, data);
   if ((await missingParts(open)).length === 0) {
     console.error(`${path} is finished.`);
     return await report(open, data);

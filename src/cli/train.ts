@@ -25,7 +25,7 @@ import {
 } from "../train/config.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
 import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
-import { changeOf, expectData, expectResumable, refuse, timedFolder } from "./changes.ts";
+import { changeOf, checkEarly, expectData, expectResumable, refuse, timedFolder } from "./changes.ts";
 import { fileSource, readImages, readModel, readText, rereadImages, rereadModel } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -202,12 +202,16 @@ function checkValues(values: TrainValues): void {
   }
 }
 
-/** Throws where the model is no teacher that can be distilled on the data. */
-function expectTeacher(info: ModelInfo, data: ImageData8, path: string): void {
+/** Throws where the model is no teacher that can be distilled on the data as the options ask. */
+function expectTeacher(info: ModelInfo, data: ImageData8, { teacher = "", conditional }: TrainValues): void {
+  const path = teacher;
   expectModel(info, "teacher", data, path);
   const { labelDim } = conditionSizes(info.network);
   if (labelDim > 0 && labelDim !== data.classes) {
     throw new UsageError(`${path} is a teacher of ${labelDim} classes; ${data.name} has ${data.classes}.`);
+  }
+  if (conditional && labelDim === 0) {
+    throw new UsageError(`--conditional asks for a teacher that is told the classes; ${path} is not.`);
   }
 }
 
@@ -221,15 +225,16 @@ async function begin(values: TrainValues): Promise<Summary | undefined> {
   const given = values.teacher === undefined
     ? undefined
     : await readModel(values.teacher, named && stateSettings(named));
-  if (given) expectTeacher(given.model.info, data, values.teacher!);
+  if (given) expectTeacher(given.model.info, data, values);
   const files = {
     ...source && { data: source },
     ...given && { teacherFile: await fileSource(values.teacher!, given.bytes) },
   };
   const configOf = (preset: PresetName) => ({ ...makeConfig(values, preset, changes, given !== undefined), ...files });
-  // To report what is wrong with them before any adapter is sought.
-  const wanted = configOf(named ?? "digits");
-  expectDistillable(wanted, given?.model.info ?? teacherDenoiser(wanted, data));
+  checkEarly(named, (preset) => {
+    const wanted = configOf(preset);
+    expectDistillable(wanted, given?.model.info ?? teacherDenoiser(wanted, data));
+  });
   if (values.out !== undefined) await RunFolder.expectFree(values.out);
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   if (values.profile) expectTimestamps(gpu);
@@ -301,8 +306,14 @@ function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, 
   if (values.lambda !== undefined && h !== "sba" && h !== "basu") {
     throw new UsageError("--lambda goes with --h sba or --h basu only.");
   }
-  if (values.h !== undefined && values.hWeight !== undefined) {
+  if (values.h !== undefined && config.distill.hWeight !== undefined) {
     throw new UsageError("--h and --h-weight both choose the divergence; give one of them.");
+  }
+  if (values.h !== undefined && config.distill.objective !== "bregman") {
+    throw new UsageError(`--h chooses a divergence, which the objective ${config.distill.objective} has none of.`);
+  }
+  if (values.adversarialAfter !== undefined && config.distill.adversarial.weight === 0) {
+    throw new UsageError("--adversarial-after delays the adversarial term, whose weight, --adversarial, is 0.");
   }
   checkTogether(config, teacherGiven, refuse);
   return config;

@@ -1,5 +1,6 @@
 /** A trained model ready to sample: what programs and pages that embed one need. */
 
+import { UsageError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { Workspace } from "../graph/mod.ts";
 import { toNHWC } from "../io/images.ts";
@@ -51,11 +52,20 @@ export class ImageSampler {
     return this.sampler.evaluations;
   }
 
-  /** Images `first` … `first + n − 1` of the endless sequence that `seed` (u32) stands for. */
+  /**
+   * Images `first` … `first + n − 1` of the endless sequence that `seed` (u32) stands for.
+   *
+   * @throws {UsageError} where `n`, `seed` or `first` is no whole number from 0 on.
+   */
   async sample(
     options: { readonly n: number; readonly seed?: number; readonly first?: number },
   ): Promise<SampledImages> {
     const { n, seed = 0, first = 0 } = options;
+    for (const [name, value] of Object.entries({ n, seed, first })) {
+      if (!Number.isSafeInteger(value) || value < 0) {
+        throw new UsageError(`${name} should be a whole number, at least 0, but is ${value}.`);
+      }
+    }
     const { imageChannels: channels, resolution } = imageSize(this.info.network);
     const pixels = await this.sampler.sample(seed, first, n);
     return {

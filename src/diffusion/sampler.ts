@@ -49,7 +49,7 @@ export interface Sampler {
    * Images `first` … `first + count − 1` of the sequence that `seed` stands for, as bytes [count, C, H, W]. An image
    * depends on the seed and its index alone.
    *
-   * @param label the class of all of them, where the network knows classes; each of a random one when absent.
+   * @param label the class of all of them, where the network knows classes; each of a random one, by the model's shares, when absent.
    */
   sample(seed: number, first: number, count: number, label?: number): Promise<Uint8Array<ArrayBuffer>>;
 }
@@ -113,7 +113,7 @@ function labelsOf(info: ModelInfo, batch: number): Tensor | undefined {
   const { labelDim } = conditionSizes(info.network);
   if (labelDim === 0) return undefined;
   const chosen = host("label");
-  const random = randomLabels(batch, labelDim, { ...randomLeaves(), stream: LABEL_STREAM });
+  const random = randomLabels(batch, info.classShares ?? labelDim, { ...randomLeaves(), stream: LABEL_STREAM });
   return oneHot(where(greater(chosen, constant([RANDOM_CLASS], [])), chosen, random), labelDim);
 }
 

@@ -139,8 +139,11 @@ export interface BregmanDefinition {
 
 /** Where an h of one's own is checked. */
 export interface CheckOptions {
-  /** Logits within ± this are, at most 70; absent: 10. It should reach as far as the bounds of the training's ratios. */
-  readonly range?: number;
+  /**
+   * Logits within ± this are, or from the first to the second, at most ± 70; absent: ± 10. It should reach as far as the
+   * bounds of the training's ratios.
+   */
+  readonly range?: number | readonly [number, number];
 }
 
 /**
@@ -225,10 +228,12 @@ export function weightExpression(text: string, options: CheckOptions = {}): Breg
 
 /** Logits to check at, 0 and the ends among them. */
 function grid({ range = 10 }: CheckOptions): number[] {
-  if (!(range > 0 && range <= LOG_BOUND)) {
+  const [low, high] = typeof range === "number" ? [-range, range] : range, most = Math.max(-low, high);
+  if (!(low <= 0 && high >= 0 && most > 0 && most <= LOG_BOUND)) {
     throw new UsageError(`The range of logits must be above 0 and at most ${LOG_BOUND}, but it is ${range}.`);
   }
-  return Array.from({ length: 2001 }, (_, i) => range * ((i - 1000) / 1000));
+  const inside = Array.from({ length: 2001 }, (_, i) => most * ((i - 1000) / 1000)).filter((l) => l > low && l < high);
+  return [low, ...inside, high];
 }
 
 /** The weight as a function of numbers; throws where it is not positive and finite, or where float32 loses it. */

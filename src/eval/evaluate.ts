@@ -20,7 +20,7 @@ export interface Measures {
    * features ({@linkcode ClassShares}); null where the data have no classes.
    */
   readonly classError: number | null;
-  /** Both for as many real images drawn with replacement: what a perfect model would get. */
+  /** Both for as many real images drawn with replacement: what a model gets that repeats these. */
   readonly floor: MeasureFloor;
   /**
    * Mean Euclidean distance of a generated image to its nearest real one: of digits between their values in [0, 1], of
@@ -31,7 +31,7 @@ export interface Measures {
   readonly coverage: number;
 }
 
-/** What a perfect model would get: the Fréchet distance, and the error of the classes' shares. */
+/** What a model gets that repeats the real images: the Fréchet distance, and the error of the classes' shares. */
 export interface MeasureFloor extends Floor {
   /** Its expectation; null where the data have no classes. */
   readonly classError: number | null;

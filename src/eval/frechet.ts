@@ -78,8 +78,8 @@ export function frechetDistance(a: Moments, b: Moments): number {
 }
 
 /**
- * What the Fréchet distance of perfect samples would be at a sample size of `count`: that of `count` draws with replacement
- * from the `n` real feature vectors, against all of them. The same `seed` gives the same draws.
+ * The Fréchet distance, at a sample size of `count`, of a model that repeats the real images: that of `count` draws with
+ * replacement from the `n` real feature vectors, against all of them. The same `seed` gives the same draws.
  *
  * @throws {GraphError} where `features` does not hold `n * d` values, `count` is below 2 or `repeats` is below 1.
  */

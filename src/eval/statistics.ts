@@ -34,8 +34,8 @@ export interface Test {
 export function estimate(values: readonly number[]): Estimate {
   const count = values.length;
   if (count === 0) throw new GraphError("A mean needs at least one value.");
-  const bad = values.find((value) => !Number.isFinite(value));
-  if (bad !== undefined) throw new GraphError(`A mean needs finite values, but one is ${bad}.`);
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw new GraphError(`A mean needs finite values, but one is ${values[bad]}.`);
   const mean = values.reduce((sum, value) => sum + value, 0) / count;
   const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return { count, mean, standardError: count < 2 ? null : Math.sqrt(squares / (count - 1) / count) };

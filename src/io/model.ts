@@ -2,7 +2,7 @@
 
 import { FileError, NonFiniteError } from "../gpu/errors.ts";
 import { elementCount, shapeText } from "../graph/tensor.ts";
-import { createNetwork, type DenoiserConfig, type NetworkConfig } from "../nn/networks.ts";
+import { conditionSizes, createNetwork, type DenoiserConfig, type NetworkConfig } from "../nn/networks.ts";
 import { RESAMPLE_BUFFER, resampleBuffers } from "../nn/song_unet.ts";
 import { checkNetwork, entryOf, NETWORK_RULES, PRECONDITIONING_RULES } from "./network_rules.ts";
 import { checkSettings, choice, type Fail, list, number, type Rules } from "./settings.ts";
@@ -23,6 +23,8 @@ export interface ModelInfo extends DenoiserConfig {
   readonly sigmaInit?: number;
   /** The noise levels of a generator of several steps after the first, descending; absent for one step. */
   readonly laterSigmas?: readonly number[];
+  /** Of a network that knows classes: each one's share of the training images, by which they are drawn; equal when absent. */
+  readonly classShares?: readonly number[];
   /** What it was made from and how: free text by name. */
   readonly provenance: Readonly<Record<string, string>>;
 }
@@ -140,6 +142,7 @@ const COMMON_RULES: Rules = {
   kind: choice(["teacher", "generator"]),
   mean: number({}),
   std: number({ above: 0 }),
+  classShares: { ...list(number({ min: 0, max: 1 }), { min: 1 }), optional: true },
 };
 const LEVELS: Rules = {
   sigmaInit: number({ above: 0 }),
@@ -164,5 +167,11 @@ function checkInfo(value: Record<string, unknown>, fileName: string): Omit<Model
     ...around,
   }, fail);
   checkNetwork(network as unknown as NetworkConfig, fail);
+  const { classShares } = value as Partial<ModelInfo>,
+    { labelDim } = conditionSizes(network as unknown as NetworkConfig);
+  const total = classShares?.reduce((sum, share) => sum + share, 0) ?? 1;
+  if (classShares && (classShares.length !== labelDim || Math.abs(total - 1) > 1e-6)) {
+    fail(`the field "classShares" should hold the shares, of 1 in all, of ${labelDim} classes`);
+  }
   return value as unknown as Omit<ModelInfo, "provenance">;
 }

@@ -263,7 +263,7 @@ export function comparisonPage(comparison: Comparison, pictures: Pictures): stri
     section("All figures", ...figures(comparison)),
     section("Fréchet distance during the distillation", ...curves(comparison)),
     section("Teachers, and what quality costs", ...teachers(comparison)),
-    section("Calibration of the density ratio", ...calibration(comparison)),
+    section("Calibration of the classifier", ...calibration(comparison)),
     section("Weights by noise level", ...weights(comparison)),
     section("Pictures", ...grids(comparison, pictures)),
     section("Settings", ...list(comparison)),
@@ -544,8 +544,8 @@ function calibration({ settings }: Comparison): string[] {
   });
   return [
     paragraph(
-      "At the last checkpoint, on images that the classifier was not trained on, over all seeds. A classifier whose ratio is " +
-        "right is on the diagonal; the area of a dot is the number of images. ECE: expected calibration error.",
+      "At the last checkpoint, on images that the classifier was not trained on, over all seeds, before its ratio is corrected " +
+        "for the noise level and limited. A classifier that is right is on the diagonal; the area of a dot is the number of images. ECE: expected calibration error.",
       "note",
     ),
     element("div", { class: "grid2" }, ...charts),

@@ -1,7 +1,7 @@
 /** Checkpoints: all state of a stage in one file, from which it goes on with the same bits. */
 
 import { join } from "@std/path";
-import { FileError, NonFiniteError } from "../gpu/errors.ts";
+import { FileError, NonFiniteError, UsageError } from "../gpu/errors.ts";
 import { namesIn, onDisk, writeFileAtomic } from "../io/disk.ts";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../io/safetensors.ts";
 import type { Weights } from "../optim/weights.ts";
@@ -45,7 +45,9 @@ export class Checkpoints {
 
   /**
    * Restores the newest checkpoint that can be read and returns its step, or 0 where there is none. One that is
-   * damaged or another run's is removed, and `warn` is told.
+   * damaged is removed, and `warn` is told.
+   *
+   * @throws {UsageError} where one belongs to other settings; nothing is removed then.
    */
   async restore(warn: (message: string) => void): Promise<number> {
     for (const step of await this.steps()) {
@@ -65,8 +67,14 @@ export class Checkpoints {
     const path = this.path(step);
     const bytes = await onDisk(path, "read", () => Deno.readFile(path));
     const { metadata, tensors } = await decodeSafetensors(bytes, path);
-    if (metadata.stage !== this.stage || metadata.step !== String(step) || metadata.run !== this.run) {
-      throw new FileError(`${path}: the metadata should say stage ${this.stage}, step ${step} of this run.`);
+    if (metadata.stage !== this.stage || metadata.step !== String(step)) {
+      throw new FileError(`${path}: the metadata should say stage ${this.stage}, step ${step}.`);
+    }
+    if (metadata.run !== this.run) {
+      throw new UsageError(
+        `${path} belongs to other settings than the run's config.json. Put those back to go on from it, or move it and the ` +
+          `other checkpoints of the stage ${this.stage} away to begin that anew.`,
+      );
     }
     const parts = this.weights.map((part) => {
       const arrays = new Map<string, Float32Array>();

@@ -18,11 +18,12 @@ import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 import { decodeModel, type Model } from "../io/model.ts";
 import { sha256 } from "../io/sha256.ts";
-import { failFor, type FileSource, parseObject, type RunConfig } from "./config.ts";
+import { failFor, type FileSource, parseObject, type RunConfig, settingsText, stepsOf } from "./config.ts";
 import { openEvaluator } from "./features.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "./folder.ts";
 import {
   expectFits,
+  isMeasured,
   measure,
   type ModelSummary,
   readSummary,
@@ -145,11 +146,36 @@ export function partsOf(study: Study): Part[] {
   ]).flat();
 }
 
-/** The parts that have not ended. */
+/**
+ * The parts that have not ended.
+ *
+ * @throws {FileError} where one has, with other settings or another teacher than the study's.
+ */
 export async function missingParts(open: OpenStudy): Promise<Part[]> {
   const missing: Part[] = [];
-  for (const part of partsOf(open.study)) if (!await hasEnded(open, part)) missing.push(part);
+  const teachers = new Map<number, string>();
+  for (const part of partsOf(open.study)) {
+    if (!await hasEnded(open, part)) {
+      missing.push(part);
+      continue;
+    }
+    const { folder, config } = await RunFolder.open(folderOf(open, part).path);
+    if (part.kind === "teacher") {
+      expectSame(folder, config, teacherConfig(open.study, part.seed));
+      teachers.set(part.seed, await sha256(await folder.read(RESULTS.teacher)));
+    } else {
+      const hash = teachers.get(part.seed);
+      const teacherFile = hash === undefined ? config.teacherFile : { path: "", sha256: hash };
+      const wanted = settingConfig(open.study, part.setting, part.seed);
+      expectSame(folder, config, { ...wanted, ...teacherFile && { teacherFile } });
+    }
+  }
   return missing;
+}
+
+function expectSame(folder: RunFolder, config: RunConfig, wanted: RunConfig): void {
+  if (settingsText(config) === settingsText(wanted)) return;
+  throw new FileError(`${folder.path} holds a run of other settings than this study's; move it away.`);
 }
 
 function folderOf({ path }: OpenStudy, part: Part): RunFolder {
@@ -217,22 +243,13 @@ async function begun(gpu: Gpu, open: OpenStudy, part: Part, config: RunConfig) {
     return { folder: await RunFolder.create(folder.path, config, gpu.tuning), config };
   }
   const there = await RunFolder.open(folder.path);
-  if (settingsText(there.config) !== settingsText(config)) {
-    throw new FileError(`${folder.path} holds a run of other settings than this study's; move it away.`);
-  }
+  expectSame(there.folder, there.config, config);
   return there;
 }
 
-/** Settings without what may change while they stay the same: where the files lie. */
-function settingsText({ data, teacherFile, ...rest }: RunConfig): string {
-  return JSON.stringify(sorted({ ...rest, data: data?.sha256, teacher: teacherFile?.sha256 }));
-}
-
-/** The same with all names in alphabetical order. */
-function sorted(value: unknown): unknown {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  const entries = Object.entries(value).sort(([a], [b]) => a < b ? -1 : 1);
-  return Object.fromEntries(entries.map(([name, inner]) => [name, sorted(inner)]));
+/** Numbers of steps that a teacher is measured with, `usual` among them. */
+function teacherSteps(usual: number): number[] {
+  return [...new Set([...TEACHER_STEPS, usual])].sort((a, b) => a - b);
 }
 
 async function makeTeacher(gpu: Gpu, open: OpenStudy, part: Part, data: ImageData8): Promise<void> {
@@ -245,7 +262,7 @@ async function makeTeacher(gpu: Gpu, open: OpenStudy, part: Part, data: ImageDat
   const bySteps = await withWorkspace(gpu, async (workspace) => {
     const evaluator = await openEvaluator(workspace, data);
     const measured = [];
-    for (const steps of [...new Set([...TEACHER_STEPS, usual])].sort((a, b) => a - b)) {
+    for (const steps of teacherSteps(usual)) {
       const measures = steps === usual
         ? summary.teacher
         : await measure(evaluator, await samplerOf(workspace, model, { solver: "heun", steps }), samples, part.seed);
@@ -299,7 +316,11 @@ export async function readComparison(open: OpenStudy, data: ImageData8): Promise
     if (!await hasEnded(open, part)) continue;
     const folder = folderOf(open, part);
     const { seconds } = noted(await readSummary(folder));
-    teachers.push({ seed, trainingSeconds: seconds.teacher ?? 0, bySteps: await readBySteps(folder) });
+    teachers.push({
+      seed,
+      trainingSeconds: seconds.teacher ?? 0,
+      bySteps: await readBySteps(folder, study.common.evaluation.steps),
+    });
   }
   const settings: SettingRecord[] = [];
   for (const name of Object.keys(study.settings)) {
@@ -324,11 +345,12 @@ export async function readComparison(open: OpenStudy, data: ImageData8): Promise
   );
 }
 
-async function readBySteps(folder: RunFolder): Promise<TeacherRecord["bySteps"]> {
+async function readBySteps(folder: RunFolder, usual: number): Promise<TeacherRecord["bySteps"]> {
   const text = new TextDecoder().decode(await folder.read(HEUN_FILE));
   try {
     const bySteps: TeacherRecord["bySteps"] = JSON.parse(text);
-    if (bySteps.every(({ steps, frechetDistance }) => steps > 0 && Number.isFinite(frechetDistance))) return bySteps;
+    const complete = bySteps.map(({ steps }) => steps).join() === teacherSteps(usual).join();
+    if (complete && bySteps.every(isMeasured)) return bySteps;
   } catch {
     // Said below.
   }
@@ -349,8 +371,7 @@ async function readSetting(
     const folder = folderOf(open, { kind: "run", seed, setting: name });
     if (await folder.has(FAILURE_FILE)) failures.push({ seed, reason: await readReason(folder) });
     else if (await folder.has(RESULTS.summary)) {
-      const { batch } = settingConfig(open.study, name, seed).distill;
-      runs.push(await readRun(folder, seed, batch, await summaryOf(folder)));
+      runs.push(await readRun(folder, settingConfig(open.study, name, seed), await summaryOf(folder)));
     }
   }
   return { name, changes, budget, against, planned, runs, failures };
@@ -363,16 +384,29 @@ async function readReason(folder: RunFolder): Promise<string> {
   return reason as string;
 }
 
-async function readRun(folder: RunFolder, seed: number, batch: number, summary: Summary): Promise<RunRecord> {
-  const checked = (await linesOf(folder, METRICS_FILE)).flatMap(({ stage, step, frechetDistance }) =>
+async function readRun(folder: RunFolder, config: RunConfig, summary: Summary): Promise<RunRecord> {
+  const { seed, distill: { batch }, checkpointEvery } = config;
+  const found = (await linesOf(folder, METRICS_FILE)).filter(({ stage, frechetDistance }) =>
     stage === "distill" && frechetDistance !== undefined
-      ? [{ images: Number(step) * batch, frechetDistance: Number(frechetDistance) }]
-      : []
   );
-  const generator = summary.generator && withoutFloor(summary.generator);
-  if (!generator || checked.length === 0) {
-    throw new FileError(`${folder.path} holds no run of a generator with its measures; move it away.`);
+  const steps = stepsOf(config.distill), every = stepsOf({ images: checkpointEvery.distill, batch });
+  const wanted = Array.from({ length: Math.ceil(steps / every) }, (_, i) => Math.min(steps, (i + 1) * every));
+  if (
+    found.map(({ step }) => step).join() !== wanted.join() ||
+    !found.every(({ frechetDistance }) => Number.isFinite(frechetDistance))
+  ) {
+    throw new FileError(
+      `${folder.file(METRICS_FILE)} should hold the Fréchet distances after ${
+        wanted.join(", ")
+      } steps; move the run away.`,
+    );
   }
+  const checked = found.map(({ step, frechetDistance }) => ({
+    images: Number(step) * batch,
+    frechetDistance: Number(frechetDistance),
+  }));
+  const generator = summary.generator && withoutFloor(summary.generator);
+  if (!generator) throw new FileError(`${folder.path} holds no run of a generator with its measures; move it away.`);
   const diagnostics = await readDiagnostics(folder);
   return {
     ...{ seed, checked, generator },

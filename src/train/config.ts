@@ -618,6 +618,11 @@ export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fa
   }
 }
 
+/** Steps at the beginning of the distillation that train the critics alone. */
+export function criticWarmupSteps({ distill: { criticWarmupImages, batch } }: Pick<RunConfig, "distill">): number {
+  return Math.ceil(criticWarmupImages / batch);
+}
+
 /** Calls `fail` where the distillation's settings contradict each other. */
 function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void {
   const { h, lambda, hWeight, objective, form, weighting, ratio, classifier, fakeScore, adversarial } = distill;
@@ -667,6 +672,21 @@ function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void 
         `(${classifier.updates}) should be distill.fakeScore.updates (${fakeScore.updates})`,
     );
   }
+  const updates = stepsOf(distill) - criticWarmupSteps({ distill });
+  if (updates <= 0) {
+    fail(
+      `distill.criticWarmupImages (${distill.criticWarmupImages}) leaves none of the ${distill.images} images to the generator`,
+    );
+  }
+  const begins = (name: string, after: number, what: string) => {
+    if ((updates - 1) * distill.batch < after) {
+      fail(`${name} (${after} images) leaves no update of the generator with ${what}`);
+    }
+  };
+  if (objective === "bregman" && weighs) begins("distill.warmupImages", distill.warmupImages, "the weights of h");
+  if (adversarial.weight > 0) {
+    begins("distill.adversarial.afterImages", adversarial.afterImages, "the adversarial term");
+  }
   if (ratio.bins > 0 && !needed.ratio) fail("distill.ratio.bins is for divergences whose density ratio is known");
   const sigmas = [distill.sigmaInit, ...distill.laterSigmas];
   if (sigmas.some((sigma, i) => i > 0 && sigma >= sigmas[i - 1]!)) {
@@ -695,6 +715,18 @@ export function parseConfig(text: string, fileName: string): RunConfig {
   const checked = config as unknown as RunConfig;
   checkTogether(checked, teacherFile !== undefined, fail);
   return checked;
+}
+
+/** Settings without what may change while they stay the same: where the files lie. */
+export function settingsText({ data, teacherFile, ...rest }: RunConfig): string {
+  return JSON.stringify(sorted({ ...rest, data: data?.sha256, teacher: teacherFile?.sha256 }));
+}
+
+/** The same with all names in alphabetical order. */
+function sorted(value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  const entries = Object.entries(value).sort(([a], [b]) => a < b ? -1 : 1);
+  return Object.fromEntries(entries.map(([name, inner]) => [name, sorted(inner)]));
 }
 
 /**

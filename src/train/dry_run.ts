@@ -6,7 +6,7 @@ import type { Run, Workspace } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { parameterCount } from "../nn/layers.ts";
 import type { Network } from "../nn/network.ts";
-import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { criticWarmupSteps, type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 import { withWorkspace } from "./run.ts";
 import { distillRuns, prepareDistillation, prepareTeacher, teacherRuns } from "./stages.ts";
 import { settingConfig, type Study, teacherConfig } from "./study.ts";
@@ -80,10 +80,12 @@ async function planStage(
   name: "teacher" | "distill",
   prepare: Prepare,
 ): Promise<StagePlan> {
+  // The first step of all networks; those of the critics alone are taken to last as long.
+  const first = (config: RunConfig) => name === "distill" ? criticWarmupSteps(config) : 0;
   const { batch } = config[name];
   const planned = await withWorkspace(gpu, async (workspace) => {
     const { networks, runs } = await prepare(workspace, config);
-    const step = runs(0), programs = [...new Set(step.map(({ program }) => program))];
+    const step = runs(first(config)), programs = [...new Set(step.map(({ program }) => program))];
     return {
       parameters: Object.fromEntries(
         Object.entries(networks).map(([name, { network }]) => [name, parameterCount(network.parameters)]),
@@ -99,7 +101,7 @@ async function planStage(
   const timed = timedImages === batch ? config : { ...whole, [name]: { ...config[name], batch: timedImages } };
   const seconds = await withWorkspace(
     gpu,
-    async (workspace) => await secondsOf(workspace, (await prepare(workspace, timed)).runs),
+    async (workspace) => await secondsOf(workspace, (await prepare(workspace, timed)).runs, first(timed)),
   );
   const secondsPerStep = seconds * batch / timedImages;
   return { name, steps: stepsOf(config[name]), batch, ...planned, secondsPerStep, timedImages };
@@ -117,14 +119,14 @@ export function imagesToTime(batch: number, share: number, microbatch = batch): 
 const TIMED_SECONDS = 2;
 
 /** Seconds of a step once its kernels are compiled; programs hold the metrics of at least 60 steps. */
-async function secondsOf(workspace: Workspace, runs: (step: number) => Run[]): Promise<number> {
+async function secondsOf(workspace: Workspace, runs: (step: number) => Run[], first: number): Promise<number> {
   const { gpu } = workspace;
-  workspace.submit(runs(0));
+  workspace.submit(runs(first));
   await gpu.idle();
   const started = performance.now();
   let steps = 0;
   do {
-    workspace.submit(runs(++steps));
+    workspace.submit(runs(first + ++steps));
     await gpu.idle();
   } while (performance.now() - started < 1000 * TIMED_SECONDS && steps < 10);
   return (performance.now() - started) / 1000 / steps;

@@ -23,14 +23,14 @@ import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } 
 import { toNHWC } from "../io/images.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
-import { createNetwork, imageSize } from "../nn/networks.ts";
+import { conditionSizes, createNetwork, imageSize } from "../nn/networks.ts";
 import { initialWeights, type Trainable, Weights } from "../optim/weights.ts";
-import { type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { criticWarmupSteps, type RunConfig, settingsText, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 import { openEvaluator } from "./features.ts";
 import { RESULTS, type RunFolder, TRACE } from "./folder.ts";
 import { runStage } from "./stage.ts";
 import {
-  criticWarmupSteps,
+  classSharesOf,
   type DistillParts,
   distillRuns,
   distillSeed,
@@ -228,8 +228,10 @@ export async function readSummary(folder: RunFolder): Promise<Summary> {
   const text = new TextDecoder().decode(await folder.read(RESULTS.summary));
   try {
     const summary: Summary = JSON.parse(text);
-    const { teacher, generator = teacher } = summary;
-    if ([teacher, generator].every((m) => Number.isFinite(m?.frechetDistance))) return summary;
+    const { teacher, generator = teacher, seconds } = summary;
+    const { floor } = teacher;
+    const finite = [floor.mean, floor.std, ...Object.values(seconds)].every(Number.isFinite);
+    if (finite && [teacher, generator].every(isMeasured)) return summary;
   } catch {
     // Said below.
   }
@@ -238,9 +240,15 @@ export async function readSummary(folder: RunFolder): Promise<Summary> {
   );
 }
 
+/** Whether a value read from a file holds a model's measures. */
+export function isMeasured(value: Partial<Measured>): value is Measured {
+  const { samples, frechetDistance, coverage, nearestDistance, evaluations, imagesPerSecond } = value;
+  return [samples, frechetDistance, coverage, nearestDistance, evaluations, imagesPerSecond].every(Number.isFinite);
+}
+
 /** A short hash of the settings: a checkpoint of other settings is not taken for this run's. */
 async function identity(config: RunConfig): Promise<string> {
-  return (await sha256(JSON.stringify(config))).slice(0, 16);
+  return (await sha256(settingsText(config))).slice(0, 16);
 }
 
 /** Reads a model file of the run. */
@@ -297,6 +305,7 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
     kind: "teacher",
     ...teacherDenoiser(config, data),
     ...unitsOf(config, data),
+    ...config.teacher.conditional && { classShares: classSharesOf(data) },
     provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
   };
   const { pictures, steps: solverSteps } = config.evaluation;
@@ -356,12 +365,13 @@ async function distil(
     kind: "generator",
     sigmaInit,
     ...laterSigmas.length > 0 && { laterSigmas },
+    ...conditionSizes(teacherInfo.network).labelDim > 0 && { classShares: classSharesOf(data) },
     provenance: provenance(config, data, `Di-Bregman, ${objectiveName(settings)}, ${steps} steps of batch ${batch}`),
   };
   const sampler = await createSampler(generator.ema, info);
 
   const runs = distillRuns(config, parts);
-  await show(inputs, runs(0));
+  await show(inputs, runs(criticWarmupSteps(config)));
   await runStage(folder, runId, {
     name: "distill",
     steps,

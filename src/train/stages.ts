@@ -20,7 +20,7 @@ import { conditionSizes, createNetwork, type DenoiserConfig } from "../nn/networ
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, Trainable, Weights } from "../optim/weights.ts";
-import { type LearningConfig, type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import { criticWarmupSteps, type LearningConfig, type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 
 /** Independent random sequences of a run's stages, from its seed. */
 function stageSeed(seed: number, stage: number): Seed {
@@ -128,8 +128,8 @@ export function teacherRuns(config: RunConfig, { gradient, sum, optimizer }: Tea
 export function bregmanOf({ distill }: Pick<RunConfig, "distill">): BregmanFunction {
   const { h, lambda, hWeight, ratio: { min, max } } = distill;
   if (hWeight === undefined) return bregmanFunction(h, lambda);
-  const range = Math.max(Math.abs(Math.log(min)), Math.abs(Math.log(max)));
-  return weightExpression(hWeight, { range: Math.min(LOG_BOUND, range) });
+  const range = [Math.max(-LOG_BOUND, -Math.log(max)), Math.min(LOG_BOUND, -Math.log(min))] as const;
+  return weightExpression(hWeight, { range });
 }
 
 /**
@@ -183,10 +183,10 @@ export function heldOutOf(
 }
 
 /** The share of each class among the images. */
-function classSharesOf({ labels, classes, count }: ImageData8): number[] {
-  const shares = new Array<number>(classes).fill(0);
-  for (const label of labels) shares[label]! += 1 / count;
-  return shares;
+export function classSharesOf({ labels, classes, count }: ImageData8): number[] {
+  const counts = new Array<number>(classes).fill(0);
+  for (const label of labels) counts[label]!++;
+  return counts.map((those) => those / count);
 }
 
 /** Pairs of a held-out and a generated image that are looked at at once. */
@@ -278,11 +278,6 @@ async function prepareCritics(
     updates.push(made.get(key)!);
   }
   return updates;
-}
-
-/** Steps at the beginning of the distillation that train the critics alone. */
-export function criticWarmupSteps({ distill: { criticWarmupImages, batch } }: RunConfig): number {
-  return Math.ceil(criticWarmupImages / batch);
 }
 
 /** The runs of step `step` of the distillation, counted from 0: the critics' updates, then the generator's. */

@@ -11,6 +11,7 @@ import {
   type PresetName,
   PRESETS,
   type RunConfig,
+  settingsText,
   stepsOf,
   withSettings,
 } from "./config.ts";
@@ -132,10 +133,13 @@ export function makeStudy(
 }
 
 function commonConfig(preset: PresetName, changes: readonly Changes[], fail: Fail): RunConfig {
-  for (const [name, instead] of [["preset", '"preset"'], ["seed", '"seeds"'], ["teacherOnly", "nothing"]] as const) {
-    if (changes.some((change) => change[name] !== undefined)) {
-      fail(`the common settings have "${name}", in whose place a study has ${instead}`);
-    }
+  const elsewhere = [
+    ["preset", 'which stands beside "common"'],
+    ["seed", 'in whose place a study has "seeds"'],
+    ["teacherOnly", "which a study has no use for"],
+  ] as const;
+  for (const [name, why] of elsewhere) {
+    if (changes.some((change) => change[name] !== undefined)) fail(`the common settings have "${name}", ${why}`);
   }
   const changed = (config: RunConfig) => changes.reduce((result, change) => withSettings(result, change, fail), config);
   const base = presetConfig(preset);
@@ -170,6 +174,24 @@ function checkStudy(study: Study, fail: Fail): void {
   }
   if (settings[baseline]!.against !== undefined) fail(`the baseline "${baseline}" is held against no other setting`);
   for (const name of names) expectNoCircle(study, name, fail);
+  const effects = new Map<string, string>();
+  for (const name of names) {
+    const effect = effectOf(settingConfig(study, name, 0)), twin = effects.get(effect);
+    if (twin !== undefined) fail(`the settings "${twin}" and "${name}" come to the same runs`);
+    effects.set(effect, name);
+  }
+}
+
+/** What of a run's settings its training depends on. */
+function effectOf(config: RunConfig): string {
+  const { h, lambda, hWeight, adversarial, ...rest } = config.distill;
+  const divergence = hWeight !== undefined ? { hWeight } : h === "sba" || h === "basu" ? { h, lambda } : { h };
+  const distill = {
+    ...rest,
+    ...rest.objective === "bregman" && divergence,
+    adversarial: adversarial.weight > 0 ? adversarial : undefined,
+  };
+  return settingsText({ ...config, distill: distill as RunConfig["distill"] });
 }
 
 /** Calls `fail` where a setting is held against another that is, over whichever ways, held against it. */
