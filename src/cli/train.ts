@@ -203,8 +203,7 @@ function checkValues(values: TrainValues): void {
 }
 
 /** Throws where the model is no teacher that can be distilled on the data as the options ask. */
-function expectTeacher(info: ModelInfo, data: ImageData8, { teacher = "", conditional }: TrainValues): void {
-  const path = teacher;
+function expectTeacher(info: ModelInfo, data: ImageData8, { teacher: path = "", conditional }: TrainValues): void {
   expectModel(info, "teacher", data, path);
   const { labelDim } = conditionSizes(info.network);
   if (labelDim > 0 && labelDim !== data.classes) {

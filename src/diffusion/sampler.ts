@@ -49,7 +49,8 @@ export interface Sampler {
    * Images `first` … `first + count − 1` of the sequence that `seed` stands for, as bytes [count, C, H, W]. An image
    * depends on the seed and its index alone.
    *
-   * @param label the class of all of them, where the network knows classes; each of a random one, by the model's shares, when absent.
+   * @param label the class of all of them, where the network knows classes; when absent each of a random one, by the
+   * model's shares.
    */
   sample(seed: number, first: number, count: number, label?: number): Promise<Uint8Array<ArrayBuffer>>;
 }

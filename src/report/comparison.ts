@@ -545,7 +545,8 @@ function calibration({ settings }: Comparison): string[] {
   return [
     paragraph(
       "At the last checkpoint, on images that the classifier was not trained on, over all seeds, before its ratio is corrected " +
-        "for the noise level and limited. A classifier that is right is on the diagonal; the area of a dot is the number of images. ECE: expected calibration error.",
+        "for the noise level and limited. A classifier that is right is on the diagonal; the area of a dot is the number of " +
+        "images. ECE: expected calibration error.",
       "note",
     ),
     element("div", { class: "grid2" }, ...charts),
