@@ -5,7 +5,7 @@ import type { Comparison } from "../src/eval/comparison.ts";
 import { estimate } from "../src/eval/statistics.ts";
 import { presetConfig } from "../src/train/config.ts";
 import { checkpointSeed } from "../src/train/run.ts";
-import { makeStudy, type StudyList } from "../src/train/study.ts";
+import { makeStudy, parseStudyList, type StudyList } from "../src/train/study.ts";
 import { dibregman, files, refused, sameFiles, sameModels, startAndKill } from "./command.ts";
 import { elementsOf, parseXml } from "./xml.ts";
 
@@ -390,6 +390,20 @@ Deno.test("compare --dry-run: every h by default, the settings, and the time; no
     /^teachers: 4 times \d+s\nkl: 4 times \d+s\nsba\(-0\.5\): 4 times \d+s\nexpected on .*: \d+s of/,
   );
   assertEquals(await files(root), before);
+});
+
+Deno.test("study: the lists in bench/studies can be run", async () => {
+  const folder = new URL("../bench/studies/", import.meta.url);
+  const lists = (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name).filter((n) =>
+    n.endsWith(".json")
+  );
+  assert(lists.length > 0);
+  for (const name of lists) {
+    const { preset = "digits-small", ...list } = parseStudyList(await Deno.readTextFile(new URL(name, folder)), name);
+    makeStudy({ ...list, preset }, [], undefined, (message) => {
+      throw new RangeError(`${name}: ${message}`);
+    });
+  }
 });
 
 Deno.test("study: the common settings get measurements that can be compared; own budgets are taken where it is said", () => {
