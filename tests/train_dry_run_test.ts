@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { loadDigits } from "../src/data/digits.ts";
 import { presetConfig } from "../src/train/config.ts";
 import { imagesToTime, planRun } from "../src/train/dry_run.ts";
-import { gpuTest } from "./gpu.ts";
+import { deviceTest } from "./gpu.ts";
 
 Deno.test("a dry run times the step, or as many images as the time is for, never more at once than the run", () => {
   assertEquals(imagesToTime(512, 1), 512);
@@ -15,7 +15,7 @@ Deno.test("a dry run times the step, or as many images as the time is for, never
   assertEquals(imagesToTime(512, 1e-6, 16), 1);
 });
 
-gpuTest("a dry run plans the generator's update too, where the critics are trained alone at first", async (gpu) => {
+deviceTest("a dry run plans the generator's update too, where the critics are trained alone at first", async (gpu) => {
   const config = presetConfig("digits-tiny"), data = await loadDigits();
   const plans = await planRun(gpu, { ...config, distill: { ...config.distill, criticWarmupImages: 64 } }, data);
   const { programs } = plans.find(({ name }) => name === "distill")!;
