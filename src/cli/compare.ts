@@ -3,6 +3,7 @@
 import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { Comparison } from "../eval/comparison.ts";
+import { usesLambda } from "../distill/bregman.ts";
 import { estimate } from "../eval/statistics.ts";
 import { UsageError } from "../gpu/errors.ts";
 import { expectWritable, writeFileAtomic } from "../io/disk.ts";
@@ -273,7 +274,7 @@ function functionOf(word: string): [string, { h: BregmanKind; lambda?: number }]
     );
   }
   const h = name as BregmanKind;
-  if (h !== "sba" && h !== "basu") {
+  if (!usesLambda(h)) {
     if (parameter !== undefined) throw new UsageError(`--h: ${h} has no parameter, but was given (${parameter}).`);
     return [h, { h }];
   }

@@ -4,6 +4,7 @@ import { BREGMAN_KINDS } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { PRECISIONS } from "../nn/network.ts";
+import { usesLambda } from "../distill/bregman.ts";
 import { conditionSizes } from "../nn/networks.ts";
 import { generatorLevels } from "../diffusion/edm.ts";
 import { CLASSIFIER_LOSSES, CLASSIFIERS, OBJECTIVES } from "../distill/settings.ts";
@@ -302,7 +303,7 @@ function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, 
     config = withSettings(config, { distill: { laterSigmas } }, refuse);
   }
   const { h } = config.distill;
-  if (values.lambda !== undefined && h !== "sba" && h !== "basu") {
+  if (values.lambda !== undefined && !usesLambda(h)) {
     throw new UsageError("--lambda goes with --h sba or --h basu only.");
   }
   if (values.h !== undefined && config.distill.hWeight !== undefined) {

@@ -5,6 +5,7 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { Workspace } from "../graph/mod.ts";
 import { toNHWC } from "../io/images.ts";
 import { decodeModel, type ModelInfo } from "../io/model.ts";
+import { checkSettings, whole } from "../io/settings.ts";
 import { imageSize } from "../nn/networks.ts";
 import { createSampler, type Sampler, type SamplerOptions, uploadWeights } from "./sampler.ts";
 
@@ -21,6 +22,9 @@ export interface SampledImages {
   /** Channels: 1 is grey, 3 is RGB. */
   readonly channels: number;
 }
+
+/** What counts images and names sequences. */
+const COUNT = whole({ min: 0 });
 
 /** Samples images from a model file. */
 export class ImageSampler {
@@ -61,11 +65,9 @@ export class ImageSampler {
     options: { readonly n: number; readonly seed?: number; readonly first?: number },
   ): Promise<SampledImages> {
     const { n, seed = 0, first = 0 } = options;
-    for (const [name, value] of Object.entries({ n, seed, first })) {
-      if (!Number.isSafeInteger(value) || value < 0) {
-        throw new UsageError(`${name} should be a whole number, at least 0, but is ${value}.`);
-      }
-    }
+    checkSettings({ n, seed, first }, { n: COUNT, seed: COUNT, first: COUNT }, (message) => {
+      throw new UsageError(`ImageSampler.sample: ${message}.`);
+    });
     const { imageChannels: channels, resolution } = imageSize(this.info.network);
     const pixels = await this.sampler.sample(seed, first, n);
     return {

@@ -18,7 +18,7 @@ import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 import { decodeModel, type Model } from "../io/model.ts";
 import { sha256 } from "../io/sha256.ts";
-import { failFor, type FileSource, parseObject, type RunConfig, settingsText, stepsOf } from "./config.ts";
+import { checkpointSteps, failFor, type FileSource, parseObject, type RunConfig, settingsText } from "./config.ts";
 import { openEvaluator } from "./features.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "./folder.ts";
 import {
@@ -385,12 +385,11 @@ async function readReason(folder: RunFolder): Promise<string> {
 }
 
 async function readRun(folder: RunFolder, config: RunConfig, summary: Summary): Promise<RunRecord> {
-  const { seed, distill: { batch }, checkpointEvery } = config;
+  const { seed, distill: { batch } } = config;
   const found = (await linesOf(folder, METRICS_FILE)).filter(({ stage, frechetDistance }) =>
     stage === "distill" && frechetDistance !== undefined
   );
-  const steps = stepsOf(config.distill), every = stepsOf({ images: checkpointEvery.distill, batch });
-  const wanted = Array.from({ length: Math.ceil(steps / every) }, (_, i) => Math.min(steps, (i + 1) * every));
+  const wanted = checkpointSteps(config);
   if (
     found.map(({ step }) => step).join() !== wanted.join() ||
     !found.every(({ frechetDistance }) => Number.isFinite(frechetDistance))

@@ -618,6 +618,14 @@ export function checkTogether(config: RunConfig, teacherGiven: boolean, fail: Fa
   }
 }
 
+/** Steps of the distillation after which there is a checkpoint, its end the last. */
+export function checkpointSteps(
+  { distill, checkpointEvery }: Pick<RunConfig, "distill" | "checkpointEvery">,
+): number[] {
+  const steps = stepsOf(distill), every = stepsOf({ images: checkpointEvery.distill, batch: distill.batch });
+  return Array.from({ length: Math.ceil(steps / every) }, (_, i) => Math.min(steps, (i + 1) * every));
+}
+
 /** Steps at the beginning of the distillation that train the critics alone. */
 export function criticWarmupSteps({ distill: { criticWarmupImages, batch } }: Pick<RunConfig, "distill">): number {
   return Math.ceil(criticWarmupImages / batch);

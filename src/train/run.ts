@@ -23,7 +23,7 @@ import { decodeModel, encodeModel, type Model, type ModelInfo, type ModelKind } 
 import { toNHWC } from "../io/images.ts";
 import { encodePng, imageGrid, sideBySide } from "../io/png.ts";
 import { encodeTrace, traceSlices } from "../io/trace.ts";
-import { conditionSizes, createNetwork, imageSize } from "../nn/networks.ts";
+import { createNetwork, imageSize } from "../nn/networks.ts";
 import { initialWeights, type Trainable, Weights } from "../optim/weights.ts";
 import { criticWarmupSteps, type RunConfig, settingsText, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
 import { openEvaluator } from "./features.ts";
@@ -301,11 +301,12 @@ async function trainTeacher(workspace: Workspace, runId: string, inputs: RunInpu
   const { teacher, gradient, optimizer } = parts;
   teacher.start(initialWeights(teacher.network.parameters, teacherSeed(config)));
   const runs = teacherRuns(config, parts);
+  const denoiser = teacherDenoiser(config, data);
   const info: ModelInfo = {
     kind: "teacher",
-    ...teacherDenoiser(config, data),
+    ...denoiser,
     ...unitsOf(config, data),
-    ...config.teacher.conditional && { classShares: classSharesOf(data) },
+    ...classSharesOf(denoiser, data),
     provenance: provenance(config, data, `${steps} steps of batch ${batch}`),
   };
   const { pictures, steps: solverSteps } = config.evaluation;
@@ -365,7 +366,7 @@ async function distil(
     kind: "generator",
     sigmaInit,
     ...laterSigmas.length > 0 && { laterSigmas },
-    ...conditionSizes(teacherInfo.network).labelDim > 0 && { classShares: classSharesOf(data) },
+    ...classSharesOf(teacherInfo, data),
     provenance: provenance(config, data, `Di-Bregman, ${objectiveName(settings)}, ${steps} steps of batch ${batch}`),
   };
   const sampler = await createSampler(generator.ema, info);

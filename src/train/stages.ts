@@ -182,11 +182,15 @@ export function heldOutOf(
   return { shown: part((i) => !chosen.has(i)), held: part((i) => chosen.has(i)) };
 }
 
-/** The share of each class among the images. */
-export function classSharesOf({ labels, classes, count }: ImageData8): number[] {
+/** The share of each class among the images, where the network knows classes: what these are drawn by. */
+export function classSharesOf(
+  { network }: Pick<DenoiserConfig, "network">,
+  { labels, classes, count }: ImageData8,
+): { readonly classShares?: readonly number[] } {
+  if (conditionSizes(network).labelDim === 0) return {};
   const counts = new Array<number>(classes).fill(0);
   for (const label of labels) counts[label]!++;
-  return counts.map((those) => those / count);
+  return { classShares: counts.map((those) => those / count) };
 }
 
 /** Pairs of a held-out and a generated image that are looked at at once. */
@@ -199,8 +203,7 @@ export async function prepareDistillation(
   data: ImageData8,
   teacherInfo: DenoiserConfig & Statistics,
 ) {
-  const labels = conditionSizes(teacherInfo.network).labelDim > 0;
-  const settings = { ...programSettings(config), ...labels && { classShares: classSharesOf(data) } };
+  const settings = { ...programSettings(config), ...classSharesOf(teacherInfo, data) };
   const need = needs(settings);
   const { batch, classifier: { kind, heldOut }, ratio } = config.distill;
   const { checkpointBlocks, precision } = config;
@@ -215,7 +218,8 @@ export async function prepareDistillation(
   };
   const { generator, fakeScore, classifier } = networks;
   const { mirror } = config.teacher;
-  const upload = (part: ImageData8) => uploadImages(workspace, part, teacherInfo, { labels, mirror });
+  const upload = (part: ImageData8) =>
+    uploadImages(workspace, part, teacherInfo, { labels: settings.classShares !== undefined, mirror });
   const { shown, held } = need.ratio ? heldOutOf(data, heldOut, distillSeed(config)) : { shown: data };
   const images = upload(shown);
   const bins = ratio.bins > 0 ? new RatioBins(workspace, ratio.bins, sigmaLimitsOf(settings.sigma)) : undefined;

@@ -2,6 +2,7 @@
 
 import {
   type Changes,
+  checkpointSteps,
   checkTogether,
   failFor,
   type FileSource,
@@ -15,6 +16,7 @@ import {
   stepsOf,
   withSettings,
 } from "./config.ts";
+import { usesLambda } from "../distill/bregman.ts";
 import { checkSettings, choice, type Fail, type Rules, text as anyText, whole, withChanges } from "../io/settings.ts";
 import { suggestion } from "../io/words.ts";
 
@@ -185,7 +187,7 @@ function checkStudy(study: Study, fail: Fail): void {
 /** What of a run's settings its training depends on. */
 function effectOf(config: RunConfig): string {
   const { h, lambda, hWeight, adversarial, ...rest } = config.distill;
-  const divergence = hWeight !== undefined ? { hWeight } : h === "sba" || h === "basu" ? { h, lambda } : { h };
+  const divergence = hWeight !== undefined ? { hWeight } : usesLambda(h) ? { h, lambda } : { h };
   const distill = {
     ...rest,
     ...rest.objective === "bregman" && divergence,
@@ -249,8 +251,7 @@ function checkSetting(study: Study, name: string, fail: Fail): void {
     );
   }
   checkTogether(settingConfig(study, name, 0), true, inSetting);
-  const every = stepsOf({ images: common.checkpointEvery.distill, batch: distill.batch });
-  const checkpoints = Math.ceil(stepsOf(distill) / every);
+  const checkpoints = checkpointSteps({ ...common, distill }).length;
   if (checkpoints < lateCheckpoints) {
     inSetting(
       `there are ${checkpoints} checkpoints, fewer than the ${lateCheckpoints} late ones (--late); ` +
