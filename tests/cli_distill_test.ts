@@ -238,16 +238,20 @@ Deno.test("train: settings of the distillation that contradict each other", asyn
     [["--adversarial-after", "5"], /--adversarial-after delays .*, whose weight, --adversarial, is 0/],
     [
       ["--distill-steps", "20", "--warmup", "20"],
-      /warmupImages \(640 images\) leaves no update of the generator with the weights of h/,
+      /warmupImages, --warmup \(640 images, 20 updates\) leaves none of the generator's 20 updates with the weights of h/,
     ],
     [["--distill-steps", "20", "--critic-warmup", "20"], /criticWarmupImages \(640\) leaves none of the 640 images/],
     [
       ["--distill-steps", "20", "--h", "kl", "--adversarial", "1", "--adversarial-after", "20"],
-      /adversarial\.afterImages \(640 images\) leaves no update of the generator with the adversarial term/,
+      /--adversarial-after \(640 images, 20 updates\) leaves none of the generator's 20 updates with the adversarial term/,
     ],
     [["--h-weight", "exp(logit"], /at character 10/],
     [["--h-weight", "logit"], /positive/],
     [["--generator-steps", "0"], /--generator-steps/],
+    [
+      ["--teacher-only", "--critic-updates", "2"],
+      /--critic-updates is for the distillation, which --teacher-only leaves/,
+    ],
     [["--classifier", "heads"], /--classifier.*own, teacher-heads, fake-head, fake-mean/],
     [
       ["--set", "distill.classifier.heldOut=0.9"],

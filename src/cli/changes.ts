@@ -56,7 +56,11 @@ export function expectResumable(values: object, free: readonly string[], what: s
     value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0) && !free.includes(name)
   );
   if (other) {
-    const name = other[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-    throw new UsageError(`--${name} cannot go with --resume: ${what}.`);
+    throw new UsageError(`${optionName(other[0])} cannot go with --resume: ${what}.`);
   }
+}
+
+/** An option as it is typed: `--eval-samples` of `evalSamples`. */
+export function optionName(value: string): string {
+  return `--${value.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }

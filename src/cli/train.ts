@@ -26,7 +26,7 @@ import {
 } from "../train/config.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
 import { expectFits, expectModel, readSummary, runAll, type Summary } from "../train/run.ts";
-import { changeOf, checkEarly, expectData, expectResumable, refuse, timedFolder } from "./changes.ts";
+import { changeOf, checkEarly, expectData, expectResumable, optionName, refuse, timedFolder } from "./changes.ts";
 import { fileSource, readImages, readModel, readText, rereadImages, rereadModel } from "./files.ts";
 import { type Command, parseOptions, type Values } from "./options.ts";
 import { NO_INSTALL, openGpu } from "./setup.ts";
@@ -178,6 +178,31 @@ const COMMAND = {
 
 type TrainValues = Values<typeof COMMAND["options"]>;
 
+/** Options that only the distillation has a use for. */
+const DISTILLATION = [
+  "h",
+  "lambda",
+  "hWeight",
+  "objective",
+  "classifier",
+  "classifierLoss",
+  "adversarial",
+  "adversarialAfter",
+  "generatorSteps",
+  "guidance",
+  "distillImages",
+  "distillSteps",
+  "generatorLr",
+  "fakeLr",
+  "classifierLr",
+  "criticUpdates",
+  "criticWarmup",
+  "warmup",
+  "logitClamp",
+  "ratioMin",
+  "ratioMax",
+] as const satisfies (keyof TrainValues)[];
+
 /** Runs the command. */
 export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
@@ -201,6 +226,8 @@ function checkValues(values: TrainValues): void {
       "--teacher skips the teacher's training; --teacher-images, --teacher-steps and --teacher-lr cannot go with it.",
     );
   }
+  const useless = values.teacherOnly && DISTILLATION.find((name) => isGiven(values[name]));
+  if (useless) throw new UsageError(`${optionName(useless)} is for the distillation, which --teacher-only leaves out.`);
 }
 
 /** Throws where the model is no teacher that can be distilled on the data as the options ask. */

@@ -688,12 +688,16 @@ function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void 
   }
   const begins = (name: string, after: number, what: string) => {
     if ((updates - 1) * distill.batch < after) {
-      fail(`${name} (${after} images) leaves no update of the generator with ${what}`);
+      const wait = Math.ceil(after / distill.batch);
+      fail(`${name} (${after} images, ${wait} updates) leaves none of the generator's ${updates} updates with ${what}`);
     }
   };
-  if (objective === "bregman" && weighs) begins("distill.warmupImages", distill.warmupImages, "the weights of h");
+  if (objective === "bregman" && weighs) {
+    begins("distill.warmupImages, --warmup", distill.warmupImages, "the weights of h");
+  }
   if (adversarial.weight > 0) {
-    begins("distill.adversarial.afterImages", adversarial.afterImages, "the adversarial term");
+    const { afterImages } = adversarial;
+    begins("distill.adversarial.afterImages, --adversarial-after", afterImages, "the adversarial term");
   }
   if (ratio.bins > 0 && !needed.ratio) fail("distill.ratio.bins is for divergences whose density ratio is known");
   const sigmas = [distill.sigmaInit, ...distill.laterSigmas];
