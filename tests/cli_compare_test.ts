@@ -412,7 +412,7 @@ Deno.test("study: the common settings get measurements that can be compared; own
   };
   const list: StudyList & { preset: "digits-small" } = {
     preset: "digits-small",
-    settings: { long: { budget: "own", distill: { images: 76_800 } }, short: {} },
+    settings: { long: { budget: "own", distill: { images: 153_600 } }, short: {} },
   };
   const { common, baseline, seeds, lateCheckpoints } = makeStudy(
     list,
@@ -422,6 +422,6 @@ Deno.test("study: the common settings get measurements that can be compared; own
   );
   assertEquals([baseline, seeds, lateCheckpoints], ["long", 3, 5]);
   assertEquals([common.evaluation.samples, common.evaluation.checkSamples], [200, 200]);
-  // 600 steps of 64 images, 16 checkpoints: one every 38 steps.
-  assertEquals(common.checkpointEvery, { teacher: 16_000, distill: 2432 });
+  // 1,200 steps of 64 images, 16 checkpoints: one every 75 steps.
+  assertEquals(common.checkpointEvery, { teacher: 16_000, distill: 4800 });
 });

@@ -21,7 +21,7 @@ await Deno.writeTextFile(
     preset: "mnist",
     network: { modelChannels: 8, channelMult: [1, 2], attnResolutions: [4], labelDropout: 0.2 },
     teacher: { batch: 16, images: 160, rampImages: 32, conditional: true },
-    distill: { batch: 16, images: 128, warmupImages: 32 },
+    distill: { batch: 16, images: 128, warmupImages: 32, h: "jeffreys" },
     evaluation: { samples: 65, checkSamples: 65, pictures: 9, steps: 2 },
     checkpointEvery: { teacher: 96, distill: 32 },
   }),
@@ -206,18 +206,19 @@ for (
 
 Deno.test("train: settings of the distillation that contradict each other", async () => {
   const cases: [string[], RegExp][] = [
-    [["--classifier-loss", "hinge"], /the hinge loss tells no density ratio: it goes with --h kl/],
+    [["--h", "lsif", "--classifier-loss", "hinge"], /the hinge loss tells no density ratio: it goes with --h kl/],
     [
       ["--classifier-loss", "hinge", "--h", "kl", "--set", "distill.form=classifier", "--set", "distill.weighting=edm"],
       /the hinge loss tells no density ratio: it cannot go with distill\.form/,
     ],
     [["--set", "distill.form=classifier"], /distill\.weighting should be sigma2, edm or none/],
-    [["--objective", "gan"], /the adversarial term alone, whose weight, --adversarial, is 0/],
+    [["--objective", "gan", "--adversarial", "0"], /the adversarial term alone, whose weight, --adversarial, is 0/],
     [["--classifier", "fake-head", "--set", "distill.classifier.updates=1"], /updates \(1\) should be .* \(3\)/],
     [["--objective", "sid", "--set", "distill.ratio.bins=3"], /distill\.ratio\.bins is for divergences/],
+    [["--h", "kl", "--set", "distill.ratio.bins=3"], /distill\.ratio\.bins is for divergences whose weight depends/],
     [["--set", "distill.laterSigmas=[3]"], /should descend, not be 2\.5, 3/],
     [
-      ["--classifier-loss", "hinge", "--h", "kl"],
+      ["--classifier-loss", "hinge", "--h", "kl", "--adversarial", "0"],
       /serves the adversarial term alone, whose weight, --adversarial, is 0/,
     ],
     [
@@ -235,15 +236,22 @@ Deno.test("train: settings of the distillation that contradict each other", asyn
     [["--h", "kl", "--h-weight", "1"], /--h and --h-weight both choose the divergence/],
     [["--h", "lsif", "--set", "distill.hWeight=r"], /--h and --h-weight both choose the divergence/],
     [["--h", "lsif", "--objective", "sid"], /--h chooses a divergence, which the objective sid has none of/],
-    [["--adversarial-after", "5"], /--adversarial-after delays .*, whose weight, --adversarial, is 0/],
     [
-      ["--distill-steps", "20", "--warmup", "20"],
+      ["--adversarial", "0", "--adversarial-after", "5"],
+      /--adversarial-after delays .*, whose weight, --adversarial, is 0/,
+    ],
+    [
+      ["--distill-steps", "20", "--h", "jeffreys", "--warmup", "20"],
       /warmupImages, --warmup \(640 images, 20 updates\) leaves none of the generator's 20 updates with the weights of h/,
     ],
     [["--distill-steps", "20", "--critic-warmup", "20"], /criticWarmupImages \(640\) leaves none of the 640 images/],
     [
       ["--distill-steps", "20", "--h", "kl", "--adversarial", "1", "--adversarial-after", "20"],
       /--adversarial-after \(640 images, 20 updates\) leaves none of the generator's 20 updates with the adversarial term/,
+    ],
+    [
+      ["--h", "kl", "--adversarial", "0", "--classifier", "own"],
+      /--classifier is for the classifier, which nothing asks here/,
     ],
     [["--h-weight", "exp(logit"], /at character 10/],
     [["--h-weight", "logit"], /positive/],

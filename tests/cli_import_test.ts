@@ -125,7 +125,7 @@ Deno.test("train --teacher: a pickle of EDM is distilled, resumed after a kill t
   const { code, out, errors } = await dibregman([...run, whole]);
   assertEquals(code, 0, errors.join("\n"));
   assertMatch(out, /teacher .* 3 evaluations an image/);
-  assertMatch(out, /one step \(jeffreys\) .* 1 evaluation an image/);
+  assertMatch(out, /one step \(kl, adversarial 20\) .* 1 evaluation an image/);
   const { tensors } = await decodeSafetensors(await Deno.readFile(`${whole}/teacher.safetensors`), "teacher");
   const { weights } = await importModel(await readImport("song_uncond.pkl"), "song");
   for (const [name, data] of weights) assertEquals(tensors.get(name)?.data, data, name);

@@ -31,7 +31,7 @@ function finishedRun(): Promise<string> {
     assertEquals(code, 0, errors.join("\n"));
     assertMatch(errors[0]!, /^adapter: .+ \((software|hardware)\)$/);
     assertMatch(out, /teacher .* 35 evaluations an image/);
-    assertMatch(out, /one step \(jeffreys\) .* 1 evaluation an image/);
+    assertMatch(out, /one step \(kl, adversarial 20\) .* 1 evaluation an image/);
     return folder;
   })();
 }
@@ -235,7 +235,7 @@ Deno.test("train: a given teacher skips its training", async () => {
   const { code, out, errors } = await dibregman([...RUN, "--teacher", teacher, ...short]);
   assertEquals(code, 0, errors.join("\n"));
   assert(!errors.some((line) => line.startsWith("teacher ")));
-  assertMatch(out, /one step \(sba\(-0\.5\)\)/);
+  assertMatch(out, /one step \(sba\(-0\.5\), adversarial 20\)/);
   assertEquals(await Deno.readFile(`${folder}/teacher.safetensors`), await Deno.readFile(teacher));
   assertMatch(
     await refused([...RUN, "--teacher", teacher, "--conditional", "--out", `${root}/no`], 2),
@@ -332,7 +332,7 @@ Deno.test("train: options that depend on a setting go by where that was set", as
   assertMatch(await refused(["train", "--config", file, "--lambda", "-2"], 2), /Lambda.*-2/);
   assertMatch(await refused(["train", "--config", file, "--lambda", "-2", "--h", "kl"], 2), /--lambda goes with/);
   const steps = ["--teacher-steps", "3", "--set", "teacher.batch=4", "--warmup", "2", "--set", "distill.batch=8"];
-  const { code, out } = await dibregman([...RUN, ...steps, "--teacher-only", "--dry-run"]);
+  const { code, out } = await dibregman([...RUN, ...steps, "--dry-run"]);
   assertEquals(code, 0);
   assertMatch(out, /^teacher: 3 steps of 4 images/m);
   assertMatch(out, /"warmupImages": 16,/);

@@ -175,7 +175,12 @@ Deno.test("distillation: what an objective needs", () => {
     false,
   ]);
   assertEquals(of({ form: "classifier" }), [false, true, true]);
-  assertEquals(of(classifier({ loss: "hinge" })), [true, false, false]);
+  // A weight that is the same everywhere asks no classifier; the adversarial term does.
+  const kl = { bregman: { ...SETTINGS.bregman, h: { kind: "kl" } } };
+  assertEquals(of(kl), [true, false, false]);
+  assertEquals(of({ ...kl, form: "classifier" }), [false, true, true]);
+  assertEquals(of({ ...kl, adversarialWeight: 1 }), [true, true, true]);
+  assertEquals(of({ ...kl, adversarialWeight: 1, ...classifier({ loss: "hinge" }) }), [true, true, false]);
 });
 
 deviceTest("ratio bins: running means by noise level, also of a step in parts", async (gpu) => {

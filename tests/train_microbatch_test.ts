@@ -198,11 +198,12 @@ const CASES: readonly (readonly [string, Runner, means: readonly string[]])[] = 
   ["critics of a SongUNet", critics(SONG), ["fakeLoss", "classifierLoss"]],
   ["generator", generator(true), []],
   [
-    "generator under kl",
+    "generator under kl with an adversarial term",
     generator(true, NETWORK, {
       bregman: { ...SETTINGS.bregman, h: { kind: "kl", lambda: 0 } },
+      adversarialWeight: 1,
     }),
-    [],
+    ["adversarialLoss"],
   ],
   ["generator that is a SongUNet", generator(true, SONG), []],
   ["generator with weights as they are", generator(false), []],

@@ -15,6 +15,7 @@ import {
   checkTogether,
   defaultPreset,
   failFor,
+  neededFor,
   parseChanges,
   presetConfig,
   type PresetName,
@@ -203,6 +204,9 @@ const DISTILLATION = [
   "ratioMax",
 ] as const satisfies (keyof TrainValues)[];
 
+/** Those of them that only a classifier has a use for. */
+const CLASSIFIER = ["classifier", "classifierLoss", "classifierLr"] as const;
+
 /** Runs the command. */
 export async function run(args: string[]): Promise<void> {
   const { values } = parseOptions(COMMAND, args);
@@ -343,6 +347,11 @@ function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, 
     throw new UsageError("--adversarial-after delays the adversarial term, whose weight, --adversarial, is 0.");
   }
   checkTogether(config, teacherGiven, refuse);
+  const idle = !neededFor(config.distill).classifier && CLASSIFIER.find((name) => isGiven(values[name]));
+  if (idle) {
+    const why = "neither a weight of the ratio nor --adversarial";
+    throw new UsageError(`${optionName(idle)} is for the classifier, which nothing asks here: ${why}.`);
+  }
   return config;
 }
 

@@ -31,7 +31,7 @@ import type { Conditions } from "../nn/network.ts";
 import { gradientUpdates } from "../optim/adam.ts";
 import { adversarialLoss, classifierOutput, type KnownFeatures, limit, readOut } from "./classifier.ts";
 import type { RatioBins } from "./ratio_bins.ts";
-import { type DistillSettings, needs } from "./settings.ts";
+import { type DistillSettings, needs, weighsEvenly } from "./settings.ts";
 import {
   denoiseBy,
   denoiserOf,
@@ -211,8 +211,7 @@ export async function compileGeneratorStep(
   const { generator } = networks, { workspace, microbatches } = generator;
   const batch = generator.imagesAtOnce(settings.batch);
   const { bregman } = settings;
-  const constantWeight = "kind" in bregman.h && bregman.h.kind === "kl";
-  const apart = microbatches && bregman.normalise && needs(settings).ratio && !constantWeight
+  const apart = microbatches && bregman.normalise && needs(settings).ratio && !weighsEvenly(bregman.h)
     ? workspace.variable("generator.meanWeight", [])
     : undefined;
   const terms = (meanWeight?: Tensor) => {

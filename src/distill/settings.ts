@@ -128,15 +128,20 @@ export interface Needs {
   readonly ratio: boolean;
 }
 
-/** What the objective, and the classifier that shares the fake score's encoder, make necessary. */
+/** True of the weighting of `kl`, c = 1: DMD's. */
+export function weighsEvenly(h: object): boolean {
+  return "kind" in h && h.kind === "kl";
+}
+
+/** What the objective, its weights and the classifier that shares the fake score's encoder make necessary. */
 export function needs(
-  { objective, form, adversarialWeight, classifier }: Pick<
-    DistillSettings,
-    "objective" | "form" | "adversarialWeight" | "classifier"
-  >,
+  { objective, form, adversarialWeight, classifier, bregman }:
+    & Pick<DistillSettings, "objective" | "form" | "adversarialWeight" | "classifier">
+    & { readonly bregman: { readonly h: object } },
 ): Needs {
-  const ratio = objective === "bregman" && classifier.loss !== "hinge";
-  const judged = ratio || adversarialWeight > 0;
+  const judged = adversarialWeight > 0 ||
+    (objective === "bregman" && (form === "classifier" || !weighsEvenly(bregman.h)));
+  const ratio = judged && objective === "bregman" && classifier.loss !== "hinge";
   const scored = objective === "sid" || (objective === "bregman" && form === "score");
   return { ratio, classifier: judged, fakeScore: scored || (judged && sharesEncoder(classifier)) };
 }

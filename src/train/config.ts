@@ -11,6 +11,7 @@ import {
   FAKE_WEIGHTINGS,
   GRADIENT_FORMS,
   type GradientForm,
+  type Needs,
   needs,
   type Objective,
   OBJECTIVES,
@@ -18,6 +19,7 @@ import {
   sharesEncoder,
   SIGMA_LAWS,
   type SigmaLaw,
+  weighsEvenly,
   type Weighting,
   WEIGHTINGS,
 } from "../distill/settings.ts";
@@ -246,7 +248,7 @@ const LEARNING: LearningConfig = { learningRate: 2e-4, decayShare: 0, betas: [0,
 
 const DISTILL: DistillConfig = {
   objective: "bregman",
-  h: "jeffreys",
+  h: "kl",
   lambda: -0.5,
   form: "score",
   images: 44_800,
@@ -273,7 +275,7 @@ const DISTILL: DistillConfig = {
 function retrained(
   config: DistillConfig,
   all: Partial<LearningConfig & { updates: number; ema: MovingAverage }>,
-  each: { readonly classifier?: Partial<LearningConfig> } = {},
+  each: { readonly classifier?: Partial<DistillConfig["classifier"]> } = {},
 ): DistillConfig {
   const { updates, ema, ...learning } = all;
   const critic = { ...learning, ...updates !== undefined && { updates } };
@@ -285,12 +287,14 @@ function retrained(
   };
 }
 
-const SMALL = retrained(DISTILL, { learningRate: 3e-4 }), MOMENTUM = { betas: [0.9, 0.999] } as const;
+const SMALL = retrained(DISTILL, { learningRate: 3e-4 }, { classifier: { kind: "teacher-heads" } });
 
-/** Of all that was tried on the digits' small network, what comes closest to its teacher in 600 updates. */
+const MOMENTUM = { betas: [0.9, 0.999] } as const;
+
+/** Of all that was tried on the digits' small network, what comes closest to its teacher. */
 const DISTILL_SMALL: DistillConfig = {
   ...SMALL,
-  ...{ images: 38_400, warmupImages: 3_200, adversarial: { weight: 5, afterImages: 3_200 } },
+  ...{ images: 76_800, warmupImages: 3_200, adversarial: { weight: 20, afterImages: 3_200 } },
   generator: { ...SMALL.generator, ...MOMENTUM, decayShare: 0.8 },
   fakeScore: { ...SMALL.fakeScore, ...MOMENTUM },
 };
@@ -376,8 +380,8 @@ export const PRESETS = {
     scaling: "standard",
     teacher: { ...TEACHER, images: 3_200, batch: 32, rampImages: 320, ema: { halfLife: 430, rampRatio: 0.08 } },
     distill: {
-      ...retrained(DISTILL, { ema: { halfLife: 210, rampRatio: 0.08 } }),
-      ...{ images: 640, batch: 32, warmupImages: 160 },
+      ...retrained(DISTILL, { ema: { halfLife: 210, rampRatio: 0.08 } }, { classifier: { kind: "teacher-heads" } }),
+      ...{ images: 640, batch: 32, warmupImages: 160, adversarial: { weight: 20, afterImages: 0 } },
     },
     evaluation: { ...EVALUATION, samples: 200 },
     checkpointEvery: { teacher: 1_280, distill: 320 },
@@ -631,6 +635,19 @@ export function criticWarmupSteps({ distill: { criticWarmupImages, batch } }: Pi
   return Math.ceil(criticWarmupImages / batch);
 }
 
+function weightingOf({ h, hWeight }: DistillConfig): object {
+  return hWeight === undefined ? { kind: h } : { weight: hWeight };
+}
+
+/** What a distillation needs beside the generator and the teacher. */
+export function neededFor(distill: DistillConfig): Needs {
+  const { objective, form, classifier, adversarial } = distill;
+  return needs({
+    ...{ objective, form, classifier, adversarialWeight: adversarial.weight },
+    bregman: { h: weightingOf(distill) },
+  });
+}
+
 /** Calls `fail` where the distillation's settings contradict each other. */
 function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void {
   const { h, lambda, hWeight, objective, form, weighting, ratio, classifier, fakeScore, adversarial } = distill;
@@ -641,7 +658,7 @@ function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void 
   if (ratio.min > 1 || ratio.max < 1) {
     fail(`between the least ratio, --ratio-min (${ratio.min}), and the greatest (${ratio.max}) should be 1`);
   }
-  const weighs = hWeight !== undefined || h !== "kl";
+  const weighs = !weighsEvenly(weightingOf(distill));
   if (objective === "bregman" && classifier.loss === "hinge") {
     if (weighs) {
       fail("the hinge loss tells no density ratio: it goes with --h kl, whose weight is 1, or --objective gan");
@@ -673,7 +690,7 @@ function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void 
   if (objective === "gan" && adversarial.weight === 0) {
     fail("with --objective gan the generator has the adversarial term alone, whose weight, --adversarial, is 0");
   }
-  const needed = needs({ ...distill, adversarialWeight: adversarial.weight });
+  const needed = neededFor(distill);
   if (sharesEncoder(classifier) && needed.classifier && fakeScore.updates !== classifier.updates) {
     fail(
       `the classifier ${classifier.kind} is trained with the fake score: distill.classifier.updates ` +
@@ -699,7 +716,9 @@ function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void 
     const { afterImages } = adversarial;
     begins("distill.adversarial.afterImages, --adversarial-after", afterImages, "the adversarial term");
   }
-  if (ratio.bins > 0 && !needed.ratio) fail("distill.ratio.bins is for divergences whose density ratio is known");
+  if (ratio.bins > 0 && !(needed.ratio && weighs)) {
+    fail("distill.ratio.bins is for divergences whose weight depends on a density ratio that is known");
+  }
   const sigmas = [distill.sigmaInit, ...distill.laterSigmas];
   if (sigmas.some((sigma, i) => i > 0 && sigma >= sigmas[i - 1]!)) {
     fail(
