@@ -287,16 +287,16 @@ function retrained(
   };
 }
 
-const SMALL = retrained(DISTILL, { learningRate: 3e-4 }, { classifier: { kind: "teacher-heads" } });
+const HEADS = retrained(DISTILL, { learningRate: 3e-4 }, { classifier: { kind: "teacher-heads" } });
 
 const MOMENTUM = { betas: [0.9, 0.999] } as const;
 
-/** Of all that was tried on the digits' small network, what comes closest to its teacher. */
-const DISTILL_SMALL: DistillConfig = {
-  ...SMALL,
+/** Of all that was tried on the digits, what comes closest to their teachers. */
+const DISTILL_DIGITS: DistillConfig = {
+  ...HEADS,
   ...{ images: 76_800, warmupImages: 3_200, adversarial: { weight: 20, afterImages: 3_200 } },
-  generator: { ...SMALL.generator, ...MOMENTUM, decayShare: 0.8 },
-  fakeScore: { ...SMALL.fakeScore, ...MOMENTUM },
+  generator: { ...HEADS.generator, ...MOMENTUM, decayShare: 0.8 },
+  fakeScore: { ...HEADS.fakeScore, ...MOMENTUM },
 };
 
 const EVALUATION: EvaluationConfig = { samples: 5000, checkSamples: 1000, pictures: 64, steps: 18 };
@@ -361,7 +361,7 @@ export const PRESETS = {
     network: digits(32),
     scaling: "standard",
     teacher: TEACHER,
-    distill: DISTILL,
+    distill: DISTILL_DIGITS,
     evaluation: EVALUATION,
     checkpointEvery: { teacher: 32_000, distill: 6_400 },
     snapshotEvery: { teacher: 0, distill: 0 },
@@ -370,7 +370,7 @@ export const PRESETS = {
     network: digits(16),
     scaling: "standard",
     teacher: { ...TEACHER, images: 256_000, batch: 64, rampImages: 6_400, ema: { halfLife: 8_850, rampRatio: 0.08 } },
-    distill: DISTILL_SMALL,
+    distill: DISTILL_DIGITS,
     evaluation: EVALUATION,
     checkpointEvery: { teacher: 16_000, distill: 6_400 },
     snapshotEvery: { teacher: 0, distill: 0 },
