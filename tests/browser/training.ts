@@ -11,8 +11,8 @@ import type { Precision } from "../../src/nn/network.ts";
 import { Classifier, UNet, type UNetConfig } from "../../src/nn/unet.ts";
 import { type AdamSettings, Optimizer } from "../../src/optim/adam.ts";
 import { f16LossScale, initialWeights, Trainable, type WeightArrays, Weights } from "../../src/optim/weights.ts";
-import { presetConfig, PRESETS, type TeacherConfig } from "../../src/train/config.ts";
-import { programSettings } from "../../src/train/stages.ts";
+import { PRESETS, type TeacherConfig } from "../../src/train/config.ts";
+import { SETTINGS } from "../distillation.ts";
 
 const { network: { modelChannels }, teacher: TEACHER, distill: DISTILL } = PRESETS["digits-tiny"];
 const NETWORK: UNetConfig = { imageChannels: 1, resolution: 8, modelChannels, channelMult: [1, 2], blocks: 1 };
@@ -93,7 +93,7 @@ async function distil(
   const trained = [generator, fakeScore, classifier];
   const before = await readAll(trained);
 
-  const settings = programSettings(presetConfig("digits-tiny"));
+  const settings = { ...SETTINGS, batch };
   const critics = await compileCriticStep(networks, images, settings);
   const { gradient } = await compileGeneratorStep(networks, settings);
   const updates = await Promise.all(
