@@ -175,6 +175,7 @@ Deno.test("distillation: what an objective needs", () => {
     false,
   ]);
   assertEquals(of({ form: "classifier" }), [false, true, true]);
+  assertEquals(of(classifier({ loss: "hinge" })), [true, false, false]);
   // A weight that is the same everywhere asks no classifier; the adversarial term does.
   const kl = { bregman: { ...SETTINGS.bregman, h: { kind: "kl" } } };
   assertEquals(of(kl), [true, false, false]);

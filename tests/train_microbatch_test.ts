@@ -190,21 +190,19 @@ const classifierOf = (kind: ClassifierKind): Partial<DistillSettings> => ({
   classifier: { ...SETTINGS.classifier, kind, r1Weight: 0.5 },
 });
 
-const CASES: readonly (readonly [string, Runner, means: readonly string[]])[] = [
+const KL = { bregman: { ...SETTINGS.bregman, h: { kind: "kl", lambda: 0 } } } as const;
+
+const CASES: readonly (readonly [string, Runner, means: readonly string[] | undefined])[] = [
   ["teacher", teacher(NETWORK), ["loss"]],
   ["teacher with dropout", teacher(SONG), ["loss"]],
   ["teacher of classes on mirrored and augmented images", teacher(LABELLED, labelled, 0.5), ["loss"]],
   ["critics", critics(), ["fakeLoss", "classifierLoss"]],
   ["critics of a SongUNet", critics(SONG), ["fakeLoss", "classifierLoss"]],
   ["generator", generator(true), []],
-  [
-    "generator under kl with an adversarial term",
-    generator(true, NETWORK, {
-      bregman: { ...SETTINGS.bregman, h: { kind: "kl", lambda: 0 } },
-      adversarialWeight: 1,
-    }),
-    ["adversarialLoss"],
-  ],
+  ["generator under kl", generator(true, NETWORK, KL), undefined],
+  ["generator under kl with an adversarial term", generator(true, NETWORK, { ...KL, adversarialWeight: 1 }), [
+    "adversarialLoss",
+  ]],
   ["generator that is a SongUNet", generator(true, SONG), []],
   ["generator with weights as they are", generator(false), []],
   ...CLASSIFIERS.map((kind) =>
@@ -264,8 +262,8 @@ for (const [name, run, means] of CASES) {
       compare("norms", split.norms, whole.norms, 1e-4);
       const average = ({ metrics }: Outcome, metric: string) =>
         metrics.reduce((sum, values) => sum + values[metric]![0]!, 0) / metrics.length;
-      for (const metric of means) compare(metric, [average(split, metric)], [average(whole, metric)], 1e-5);
-      assertEquals(split.metrics.length, 2 * count);
+      for (const metric of means ?? []) compare(metric, [average(split, metric)], [average(whole, metric)], 1e-5);
+      assertEquals(split.metrics.length, means ? 2 * count : 0);
     }
   });
 }

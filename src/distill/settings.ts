@@ -139,9 +139,9 @@ export function needs(
     & Pick<DistillSettings, "objective" | "form" | "adversarialWeight" | "classifier">
     & { readonly bregman: { readonly h: object } },
 ): Needs {
-  const judged = adversarialWeight > 0 ||
-    (objective === "bregman" && (form === "classifier" || !weighsEvenly(bregman.h)));
-  const ratio = judged && objective === "bregman" && classifier.loss !== "hinge";
+  const told = objective === "bregman" && classifier.loss !== "hinge";
+  const judged = adversarialWeight > 0 || (told && (form === "classifier" || !weighsEvenly(bregman.h)));
+  const ratio = told && judged;
   const scored = objective === "sid" || (objective === "bregman" && form === "score");
   return { ratio, classifier: judged, fakeScore: scored || (judged && sharesEncoder(classifier)) };
 }
