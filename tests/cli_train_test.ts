@@ -331,7 +331,18 @@ Deno.test("train: options that depend on a setting go by where that was set", as
   await Deno.writeTextFile(file, '{ "distill": { "h": "sba" } }');
   assertMatch(await refused(["train", "--config", file, "--lambda", "-2"], 2), /Lambda.*-2/);
   assertMatch(await refused(["train", "--config", file, "--lambda", "-2", "--h", "kl"], 2), /--lambda goes with/);
-  const steps = ["--teacher-steps", "3", "--set", "teacher.batch=4", "--warmup", "2", "--set", "distill.batch=8"];
+  const steps = [
+    "--h",
+    "jeffreys",
+    "--teacher-steps",
+    "3",
+    "--set",
+    "teacher.batch=4",
+    "--warmup",
+    "2",
+    "--set",
+    "distill.batch=8",
+  ];
   const { code, out } = await dibregman([...RUN, ...steps, "--dry-run"]);
   assertEquals(code, 0);
   assertMatch(out, /^teacher: 3 steps of 4 images/m);

@@ -23,6 +23,7 @@ import {
   type RunConfig,
   stateSettings,
   teacherDenoiser,
+  weighsByRatio,
   withSettings,
 } from "../train/config.ts";
 import { RESULTS, RunFolder, TUNING_FILE } from "../train/folder.ts";
@@ -204,8 +205,27 @@ const DISTILLATION = [
   "ratioMax",
 ] as const satisfies (keyof TrainValues)[];
 
-/** Those of them that only a classifier has a use for. */
-const CLASSIFIER = ["classifier", "classifierLoss", "classifierLr"] as const;
+/** Throws for one of them that the settings leave without a use. */
+function expectUsed({ distill }: RunConfig, values: TrainValues): void {
+  const { objective } = distill, need = neededFor(distill);
+  const expect = (used: boolean, names: readonly (keyof TrainValues)[], what: string) => {
+    const idle = !used && names.find((name) => isGiven(values[name]));
+    if (idle) throw new UsageError(`${optionName(idle)} is for ${what}.`);
+  };
+  const why = "neither a weight of the ratio nor --adversarial";
+  expect(
+    need.classifier,
+    ["classifier", "classifierLoss", "classifierLr"],
+    `the classifier, which nothing asks here: ${why}`,
+  );
+  expect(need.fakeScore, ["fakeLr"], `the fake score, which the objective ${objective} does without`);
+  const weights = objective === "bregman" ? "the weight of kl is 1" : `the objective ${objective} has none`;
+  expect(
+    weighsByRatio(distill),
+    ["warmup", "logitClamp", "ratioMin", "ratioMax"],
+    `weights of the density ratio; ${weights}`,
+  );
+}
 
 /** Runs the command. */
 export async function run(args: string[]): Promise<void> {
@@ -347,11 +367,7 @@ function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, 
     throw new UsageError("--adversarial-after delays the adversarial term, whose weight, --adversarial, is 0.");
   }
   checkTogether(config, teacherGiven, refuse);
-  const idle = !neededFor(config.distill).classifier && CLASSIFIER.find((name) => isGiven(values[name]));
-  if (idle) {
-    const why = "neither a weight of the ratio nor --adversarial";
-    throw new UsageError(`${optionName(idle)} is for the classifier, which nothing asks here: ${why}.`);
-  }
+  expectUsed(config, values);
   return config;
 }
 

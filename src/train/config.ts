@@ -639,6 +639,11 @@ function weightingOf({ h, hWeight }: DistillConfig): object {
   return hWeight === undefined ? { kind: h } : { weight: hWeight };
 }
 
+/** Whether the generator's gradient is weighted by a density ratio. */
+export function weighsByRatio(distill: DistillConfig): boolean {
+  return distill.objective === "bregman" && !weighsEvenly(weightingOf(distill));
+}
+
 /** What a distillation needs beside the generator and the teacher. */
 export function neededFor(distill: DistillConfig): Needs {
   const { objective, form, classifier, adversarial } = distill;
@@ -658,7 +663,7 @@ function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void 
   if (ratio.min > 1 || ratio.max < 1) {
     fail(`between the least ratio, --ratio-min (${ratio.min}), and the greatest (${ratio.max}) should be 1`);
   }
-  const weighs = !weighsEvenly(weightingOf(distill));
+  const weighs = weighsByRatio(distill);
   if (objective === "bregman" && classifier.loss === "hinge") {
     if (weighs) {
       fail("the hinge loss tells no density ratio: it goes with --h kl, whose weight is 1, or --objective gan");
@@ -709,14 +714,14 @@ function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void 
       fail(`${name} (${after} images, ${wait} updates) leaves none of the generator's ${updates} updates with ${what}`);
     }
   };
-  if (objective === "bregman" && weighs) {
+  if (weighs) {
     begins("distill.warmupImages, --warmup", distill.warmupImages, "the weights of h");
   }
   if (adversarial.weight > 0) {
     const { afterImages } = adversarial;
     begins("distill.adversarial.afterImages, --adversarial-after", afterImages, "the adversarial term");
   }
-  if (ratio.bins > 0 && !(needed.ratio && weighs)) {
+  if (ratio.bins > 0 && !weighs) {
     fail("distill.ratio.bins is for divergences whose weight depends on a density ratio that is known");
   }
   const sigmas = [distill.sigmaInit, ...distill.laterSigmas];
