@@ -88,7 +88,9 @@ function finishedStudy() {
 
 Deno.test("compare: a study leaves runs that can be looked at alone, their figures, and a report", async () => {
   const { folder, out, markdown } = await finishedStudy();
-  assertEquals(await files(folder), ["compare.json", "report.html", "runs", "study.json", "teachers", "tuning.json"]);
+  assertEquals(await files(folder), [
+    ...[".lock", "compare.json", "report.html", "runs", "study.json", "teachers", "tuning.json"],
+  ]);
   assertEquals(await files(`${folder}/runs`), NAMES);
   const { settings, teachers, runs, samples } = await figuresOf(folder);
   assertEquals([runs, samples], [{ planned: 5, ended: 4, failed: 1 }, 80]);
@@ -173,6 +175,24 @@ Deno.test("compare: killed in the middle of a run, resumed with one more seed, c
       await sameModels(`${folder}/runs/${name}/${seed}`, `${whole}/runs/${name}/${seed}`);
     }
   }
+});
+
+Deno.test("compare: two processes share a study, and come to the same figures and models", async () => {
+  const folder = `${root}/shared`, { folder: whole } = await finishedStudy();
+  await startAndKill(folder, ["compare", "--config", FILE, "--out", folder], /teacher 5\/5/);
+  const both = await Promise.all([1, 2].map(() => dibregman(["compare", "--resume", folder])));
+  for (const { code, errors } of both) assertEquals(code, 0, errors.join("\n"));
+  const begun = both.map(({ errors }) =>
+    errors.flatMap((line) => /^\[\d\/7\] (.*?)(?:, about .*)?$/.exec(line)?.[1] ?? [])
+  );
+  assert(begun.every((parts) => parts.length > 0), "each has done something");
+  assertEquals(begun.flat().sort(), [
+    ...["kl, seed 0", "kl, seed 1", "sba(-0.5), seed 0", "sba(-0.5), seed 1"],
+    ...["teacher, seed 0", "teacher, seed 1", "wild, seed 0"],
+  ]);
+  assertEquals(lasting(await figuresOf(folder)), lasting(await figuresOf(whole)));
+  assertEquals(both[0]!.out, both[1]!.out);
+  await sameModels(`${folder}/runs/kl/seed-1`, `${whole}/runs/kl/seed-1`);
 });
 
 Deno.test("compare --resume: a finished study is reported anew, with the diagnostics that its runs hold", async () => {

@@ -133,6 +133,7 @@ Deno.test("train: a generator of two steps with everything on; killed and resume
   const { folder, out } = await distilled("everything", ...EVERYTHING);
   assertMatch(out, /2 steps \(1 \+ exp\(0\.5 \* logit\), adversarial 0\.3\) .* 2 evaluations an image/);
   const names = [
+    ".lock",
     "checkpoints",
     "config.json",
     "diagnostics.jsonl",

@@ -46,7 +46,7 @@ function finishedTeacher(): Promise<string> {
 
 Deno.test("train --teacher-only --conditional: a teacher of classes, no generator, snapshots by images", async () => {
   const folder = await finishedTeacher();
-  const names = ["checkpoints", "config.json", "metrics.jsonl", "samples", "snapshots", "summary.json"];
+  const names = [".lock", "checkpoints", "config.json", "metrics.jsonl", "samples", "snapshots", "summary.json"];
   assertEquals(await files(folder), [...names, "teacher.safetensors", "tuning.json"]);
   assertEquals(await files(`${folder}/snapshots`), ["teacher-160.safetensors", "teacher-320.safetensors"]);
   const { info } = await decodeModel(await Deno.readFile(`${folder}/teacher.safetensors`), "teacher");

@@ -1,6 +1,7 @@
 /** Whole runs from the command line: results, the same bytes again, resuming after a kill, refusals. */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { lockFolder } from "../src/io/disk.ts";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "../src/io/safetensors.ts";
 import { decodeTrace } from "../src/io/trace.ts";
 import { decodeNpz } from "../src/io/npz.ts";
@@ -60,6 +61,7 @@ async function profiledPrograms(folder: string, stderr: string): Promise<string[
 Deno.test("train: a run leaves its settings, metrics, checkpoints, pictures and models", async () => {
   const folder = await finishedRun();
   assertEquals(await files(folder), [
+    ".lock",
     "checkpoints",
     "config.json",
     "diagnostics.jsonl",
@@ -196,7 +198,7 @@ Deno.test({
   },
 });
 
-Deno.test("train: a damaged checkpoint is passed over, one of other settings kept", async () => {
+Deno.test("train: a run in other hands is left alone, a damaged checkpoint passed over, one of other settings kept", async () => {
   const folder = `${root}/damaged`;
   await startAndKill(folder, [...RUN, "--out", folder], /teacher 80\/100/);
   const settings = await Deno.readTextFile(`${folder}/config.json`), kept = await files(`${folder}/checkpoints`);
@@ -213,6 +215,14 @@ Deno.test("train: a damaged checkpoint is passed over, one of other settings kep
   await Deno.writeFile(path, bytes);
   const leftover = `${folder}/checkpoints/half-written.tmp`;
   await Deno.writeFile(leftover, new Uint8Array(10));
+  {
+    using _ = await lockFolder(folder);
+    assertMatch(
+      await refused(["train", "--resume", folder], 1),
+      /Another process is working on the run in .*damaged\.$/,
+    );
+    assertEquals(await Deno.readFile(leftover), new Uint8Array(10));
+  }
   const { code, errors } = await dibregman(["train", "--resume", folder]);
   assertEquals(code, 0, errors.join("\n"));
   assert(errors.some((line) => line.includes(newest) && line.includes("Going back")), errors.join("\n"));

@@ -1,9 +1,9 @@
-/** Atomic writes: the content, the old version after a failure, no temporary file left. */
+/** Atomic writes: the content, the old version after a failure, no temporary file left; folders for one process. */
 
 import { assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { FileError } from "../src/gpu/errors.ts";
-import { writeFileAtomic } from "../src/io/disk.ts";
+import { lockFolder, writeFileAtomic } from "../src/io/disk.ts";
 
 /** Runs `use` with an empty folder that is removed afterwards. */
 async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
@@ -57,3 +57,24 @@ Deno.test({
     await assertRejects(() => writeFileAtomic("model.bin", new Uint8Array()), FileError, "its folder is not writable.");
   },
 });
+
+Deno.test("lockFolder: one at a time, any number among others, free again once disposed of", () =>
+  withFolder(async (folder) => {
+    {
+      using alone = await lockFolder(folder);
+      assertEquals([alone !== undefined, await lockFolder(folder)], [true, undefined]);
+      const other = lockFolder(folder, "amongOthers");
+      assertEquals(await Promise.race([other, new Promise((resolve) => setTimeout(resolve, 50, "waits"))]), "waits");
+      alone![Symbol.dispose]();
+      using _ = await other;
+      using __ = await lockFolder(folder, "amongOthers");
+      assertEquals(await lockFolder(folder), undefined);
+    }
+    using again = await lockFolder(folder);
+    assertEquals(again !== undefined, true);
+    await assertRejects(
+      () => lockFolder(join(folder, "no")),
+      FileError,
+      "could not be locked: its folder does not exist.",
+    );
+  }));

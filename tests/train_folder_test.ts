@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import { presetConfig } from "../src/train/config.ts";
 import { RunFolder } from "../src/train/folder.ts";
 
-Deno.test("a run that is opened again loses what was half-written, in every folder, and nothing else", async () => {
+Deno.test("a run that is tidied up loses what was half-written, in every folder, and nothing else", async () => {
   const path = await Deno.makeTempDir();
   try {
     const config = { ...presetConfig("digits-tiny"), snapshotEvery: { teacher: 64, distill: 0 } };
@@ -16,7 +16,9 @@ Deno.test("a run that is opened again loses what was half-written, in every fold
       await Deno.writeTextFile(`${part}/whole`, "");
       await Deno.writeTextFile(`${part}/half.tmp`, "");
     }
-    await RunFolder.open(path);
+    const { folder } = await RunFolder.open(path);
+    assertEquals(await folder.has("half.tmp"), true, "who only looks changes nothing");
+    await folder.tidy(config);
     const files = parts.map((part) =>
       [...Deno.readDirSync(part)].filter(({ isFile }) => isFile).map(({ name }) => name)
     );

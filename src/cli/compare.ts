@@ -194,6 +194,7 @@ async function runAndReport(
       const toGo = time === undefined ? "" : `, about ${duration(time)} to go`;
       console.error(`\n[${all - left.length + 1}/${all}] ${partText(part)}${toGo}`);
     },
+    onWait: (left) => console.error(`\nwaiting for other processes: ${left.map(partText).join("; ")}`),
     onFailure: (part, reason) => console.error(`${partText(part)} did not come to its end: ${reason}`),
     onEnd: async () => void await report(open, data),
   });

@@ -297,6 +297,7 @@ async function begin(values: TrainValues): Promise<Summary | undefined> {
   }
   const path = values.out ?? timedFolder("runs", preset);
   await expectFits(gpu, config, data, given?.model.info);
+  using _ = await RunFolder.expectClaim(path);
   const folder = await RunFolder.create(path, config, gpu.tuning);
   console.error(`run: ${path} (preset ${preset}; continue it with: deno task train --resume ${path})`);
   return await runAll(gpu, { folder, config, data, givenTeacher: given?.model, profile: values.profile });
@@ -325,6 +326,8 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     console.error(`${path} is finished.`);
     return await readSummary(folder);
   }
+  using _ = await RunFolder.expectClaim(path);
+  await folder.tidy(config);
   const data = await rereadImages(config.data);
   // A teacher that is there, trained or given, is what is distilled: the settings' network is not.
   const made = await folder.has(RESULTS.teacher) ? (await readModel(folder.file(RESULTS.teacher))).model : undefined;

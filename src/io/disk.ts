@@ -65,6 +65,35 @@ export async function removeTemporaryFiles(folder: string): Promise<void> {
   }
 }
 
+/** Name of the file that is locked while a process works in its folder; it stays there. */
+const LOCK = ".lock";
+
+/**
+ * Keeps other processes out of a folder until the result is disposed of or the process ends, however it ends; undefined
+ * where one is in there. Who waits `amongOthers` shares the folder with those that do so too, and waits for all others.
+ *
+ * @throws {FileError} where the folder cannot be written to, or its file system has no locks.
+ */
+export function lockFolder(folder: string): Promise<Disposable | undefined>;
+export function lockFolder(folder: string, how: "amongOthers"): Promise<Disposable>;
+export function lockFolder(folder: string, how?: "amongOthers"): Promise<Disposable | undefined> {
+  const path = join(folder, LOCK);
+  return onDisk(path, "locked", async () => {
+    const file = await Deno.open(path, { create: true, write: true });
+    try {
+      if (how === "amongOthers") await file.lock(false);
+      else if (!await file.tryLock(true)) {
+        file.close();
+        return undefined;
+      }
+      return file;
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  });
+}
+
 /**
  * Makes sure, before any work is done, that a file can be written later.
  *

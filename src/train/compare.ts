@@ -15,7 +15,7 @@ import { checkDiagnostics, type Diagnostics } from "../eval/diagnostics.ts";
 import { FileError, NonFiniteError, UsageError } from "../gpu/errors.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
-import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
+import { lockFolder, onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 import { decodeModel, type Model } from "../io/model.ts";
 import { sha256 } from "../io/sha256.ts";
 import { checkpointSteps, failFor, type FileSource, parseObject, type RunConfig, settingsText } from "./config.ts";
@@ -119,7 +119,8 @@ export async function openStudy(path: string): Promise<OpenStudy> {
     throw new FileError(`${path} holds no study to resume: ${file} could not be read.`, { cause: error });
   }
   const study = parseStudy(text, file);
-  await removeTemporaryFiles(path);
+  using alone = await lockFolder(path);
+  if (alone) await removeTemporaryFiles(path);
   return { path, study };
 }
 
@@ -200,8 +201,10 @@ interface Teacher {
 export interface StudyInputs {
   /** The real images. */
   readonly data: ImageData8;
-  /** Called before a part is begun, with those that have not ended: itself first. */
+  /** Called before a part is begun, with those that have not ended, itself among them. */
   readonly onPart: (part: Part, left: readonly Part[]) => void;
+  /** Called when all that is left is in other processes' hands. */
+  readonly onWait: (left: readonly Part[]) => void;
   /** Called when a run could not come to its end; the study goes on. */
   readonly onFailure: (part: Part, reason: string) => void;
   /** Called after every part that ended. */
@@ -218,22 +221,45 @@ export async function expectStudyFits(gpu: Gpu, study: Study, data: ImageData8):
   for (const name of Object.keys(study.settings)) await expectFits(gpu, settingConfig(study, name, 0), data);
 }
 
+/** Milliseconds after which it is looked again whether another process has come to an end with something. */
+const PATIENCE = 1000;
+
 /**
- * Runs the parts that are missing, from where they were cut off. A run whose numbers do not stay finite is noted as
- * failed and not tried again; anything else that goes wrong ends the study, which can be resumed.
+ * Runs the parts that are missing, from where they were cut off, but for those that another process has in hand; for these
+ * it waits. A run whose numbers do not stay finite is noted as failed and not tried again; anything else that goes wrong
+ * ends the study, which can be resumed.
  */
 export async function runStudy(gpu: Gpu, open: OpenStudy, inputs: StudyInputs): Promise<void> {
-  const missing = await missingParts(open);
-  let teacher: { seed: number; made: Teacher } | undefined;
-  for (const [i, part] of missing.entries()) {
-    inputs.onPart(part, missing.slice(i));
-    if (part.kind === "teacher") await makeTeacher(gpu, open, part, inputs.data);
-    else {
-      if (teacher?.seed !== part.seed) teacher = { seed: part.seed, made: await readTeacher(open, part.seed) };
-      await makeRun(gpu, open, part, teacher.made, inputs);
+  using _ = await lockFolder(open.path, "amongOthers");
+  let waits = false;
+  for (let left = await missingParts(open); left.length > 0; left = await missingParts(open)) {
+    const taken = await takePart(open, left);
+    if (!taken) {
+      if (!waits) inputs.onWait(left);
+      waits = true;
+      await new Promise((resolve) => setTimeout(resolve, PATIENCE));
+      continue;
     }
+    waits = false;
+    using _ = taken.claim;
+    inputs.onPart(taken.part, left);
+    if (taken.part.kind === "teacher") await makeTeacher(gpu, open, taken.part, inputs.data);
+    else await makeRun(gpu, open, taken.part, await readTeacher(open, taken.part.seed), inputs);
     await inputs.onEnd();
   }
+}
+
+/** The first of the parts that can be run now, its teacher being there, and that no other process is at. */
+async function takePart(open: OpenStudy, left: readonly Part[]) {
+  const untrained = new Set(left.flatMap(({ kind, seed }) => kind === "teacher" ? [seed] : []));
+  for (const part of left) {
+    if (part.kind === "run" && untrained.has(part.seed)) continue;
+    const claim = await RunFolder.claim(folderOf(open, part).path);
+    // Another process may have come to its end since these were found missing.
+    if (claim && !await hasEnded(open, part)) return { part, claim };
+    claim?.[Symbol.dispose]();
+  }
+  return undefined;
 }
 
 /** The folder of a part with its settings as they stand there, to which its checkpoints belong; made where there is none. */
@@ -244,6 +270,7 @@ async function begun(gpu: Gpu, open: OpenStudy, part: Part, config: RunConfig) {
   }
   const there = await RunFolder.open(folder.path);
   expectSame(there.folder, there.config, config);
+  await there.folder.tidy(there.config);
   return there;
 }
 

@@ -6,7 +6,7 @@ import { encodeTuning, type Tuning } from "../gpu/tuning.ts";
 import { decodeTrace, type TraceSlice } from "../io/trace.ts";
 import { parseConfig, type RunConfig } from "./config.ts";
 import type { Diagnostics } from "../eval/diagnostics.ts";
-import { onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
+import { lockFolder, onDisk, removeTemporaryFiles, statIfThere, writeFileAtomic } from "../io/disk.ts";
 
 /** Names of the results in a run's folder. */
 export const RESULTS = { teacher: "teacher.safetensors", generator: "generator.safetensors", summary: "summary.json" };
@@ -52,6 +52,26 @@ export class RunFolder {
   constructor(readonly path: string) {}
 
   /**
+   * Makes a folder, unless it is there, and keeps other processes from working on a run in it until the result is disposed
+   * of; undefined where one does.
+   */
+  static async claim(path: string): Promise<Disposable | undefined> {
+    await new RunFolder(path).makeFolder("");
+    return await lockFolder(path);
+  }
+
+  /**
+   * {@linkcode RunFolder.claim} for who cannot do without.
+   *
+   * @throws {FileError} where another process works there.
+   */
+  static async expectClaim(path: string): Promise<Disposable> {
+    const claim = await RunFolder.claim(path);
+    if (!claim) throw new FileError(`Another process is working on the run in ${path}.`);
+    return claim;
+  }
+
+  /**
    * Makes a folder for a new run and writes the kernels' choices and its settings.
    *
    * @throws {FileError} where the folder cannot be made or holds results of a run already.
@@ -84,7 +104,7 @@ export class RunFolder {
   }
 
   /**
-   * Opens the folder of a run that was begun.
+   * Opens the folder of a run that was begun, to look at what is there.
    *
    * @throws {FileError} where there is no `config.json`, or a field of it is not what it should be.
    */
@@ -97,12 +117,15 @@ export class RunFolder {
     } catch (error) {
       throw new FileError(`${path} holds no run to resume: ${file} could not be read.`, { cause: error });
     }
-    const config = parseConfig(text, file);
+    return { folder, config: parseConfig(text, file) };
+  }
+
+  /** Makes what is missing of the run's folders and removes what a killed process left half-written; for who has claimed it. */
+  async tidy(config: RunConfig): Promise<void> {
     for (const part of partsOf(config)) {
-      await folder.makeFolder(part);
-      await removeTemporaryFiles(folder.file(part));
+      await this.makeFolder(part);
+      await removeTemporaryFiles(this.file(part));
     }
-    return { folder, config };
   }
 
   /** Path of a file in the folder. */
