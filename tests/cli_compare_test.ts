@@ -177,13 +177,15 @@ Deno.test("compare: killed in the middle of a run, resumed with one more seed, c
   }
 });
 
-Deno.test("compare: two processes share a study, and come to the same figures and models", async () => {
+Deno.test("compare: two processes share a study, to which one adds a seed, and come to the same figures and models", async () => {
   const folder = `${root}/shared`, { folder: whole } = await finishedStudy();
-  await startAndKill(folder, ["compare", "--config", FILE, "--out", folder], /teacher 5\/5/);
-  const both = await Promise.all([1, 2].map(() => dibregman(["compare", "--resume", folder])));
+  await startAndKill(folder, ["compare", "--config", FILE, "--seeds", "1", "--out", folder], /teacher 5\/5/);
+  const both = await Promise.all(
+    [[], ["--seeds", "2"]].map((more) => dibregman(["compare", "--resume", folder, ...more])),
+  );
   for (const { code, errors } of both) assertEquals(code, 0, errors.join("\n"));
   const begun = both.map(({ errors }) =>
-    errors.flatMap((line) => /^\[\d\/7\] (.*?)(?:, about .*)?$/.exec(line)?.[1] ?? [])
+    errors.flatMap((line) => /^\[\d\/[47]\] (.*?)(?:, about .*)?$/.exec(line)?.[1] ?? [])
   );
   assert(begun.every((parts) => parts.length > 0), "each has done something");
   assertEquals(begun.flat().sort(), [
@@ -282,6 +284,14 @@ Deno.test("compare: a list that is not what it should be is named with its field
       /"kl" and "sba\(-0\.5\)" come to the same runs/,
     ],
     [{ ...LIST, settings: { kl: 3 } }, /"settings\.kl" should hold settings/],
+    [
+      { ...LIST, settings: { kl: {}, b: { distill: { h: "sba", lambda: -2 } } } },
+      /in the setting "b", distill\.lambda, --lambda: Lambda of "sba" must be/,
+    ],
+    [
+      { ...LIST, settings: { kl: {}, b: { distill: { hWeight: "logits" } } } },
+      /in the setting "b", distill\.hWeight, --h-weight: In the expression, at character 1/,
+    ],
     [{ ...LIST, settings: { kl: { distill: { ratio: { min: 20 } } } } }, /in the setting "kl", .*--ratio-min \(20\)/],
   ];
   for (const [list, message] of cases) {

@@ -258,16 +258,32 @@ Deno.test("train: settings of the distillation that contradict each other", asyn
       ["--objective", "gan", "--fake-lr", "1e-4"],
       /--fake-lr is for the fake score, which the objective gan does without/,
     ],
+    [
+      ["--h", "jeffreys", "--classifier", "fake-mean", "--classifier-lr", "1e-4"],
+      /--classifier-lr is for a classifier with parameters of its own; fake-mean has none/,
+    ],
+    [
+      ["--objective", "gan", "--h-weight", "r"],
+      /distill\.hWeight, --h-weight, weighs a divergence, which the objective gan has none of/,
+    ],
+    [
+      ["--objective", "sid", "--set", "distill.form=classifier"],
+      /distill\.form "classifier" is a divergence's, which the objective sid has none of/,
+    ],
     [["--h", "kl", "--warmup", "2"], /--warmup is for weights of the density ratio; the weight of kl is 1/],
     [["--objective", "sid", "--logit-clamp", "5"], /--logit-clamp is for .* ratio; the objective sid has none/],
     [["--h", "kl", "--ratio-min", "0.1"], /--ratio-min is for weights of the density ratio/],
     [["--h", "kl", "--ratio-max", "5"], /--ratio-max is for weights of the density ratio/],
-    [["--h-weight", "exp(logit"], /at character 10/],
+    [["--h-weight", "exp(logit"], /distill\.hWeight, --h-weight: In the expression, at character 10: .*[^.]\.$/],
     [["--h-weight", "logit"], /positive/],
     [["--generator-steps", "0"], /--generator-steps/],
     [
       ["--teacher-only", "--critic-updates", "2"],
       /--critic-updates is for the distillation, which --teacher-only leaves/,
+    ],
+    [
+      ["--set", "teacherOnly=true", "--generator-steps", "2"],
+      /--generator-steps is for the distillation, which --teach/,
     ],
     [["--classifier", "heads"], /--classifier.*own, teacher-heads, fake-head, fake-mean/],
     [

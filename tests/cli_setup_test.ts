@@ -2,7 +2,9 @@
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { openAdapter } from "../src/cli/setup.ts";
-import { dibregman } from "./command.ts";
+import { presetConfig } from "../src/train/config.ts";
+import { RunFolder } from "../src/train/folder.ts";
+import { dibregman, files } from "./command.ts";
 
 const onLinux = Deno.build.os === "linux";
 
@@ -130,6 +132,22 @@ esac`;
       assertStringIncludes(out, "Error: vulkan");
     });
   },
+});
+
+Deno.test({
+  name: "no adapter: a run is resumed by the process that comes after the installation",
+  ignore: !onLinux || driverFile() === undefined,
+  fn: () =>
+    withFakeApt(`cp "${driverFile()}" "$FOLDER/driver.json"`, async ({ env, folder }) => {
+      const config = presetConfig("digits-tiny"), run = `${folder}/run`;
+      const small = { teacher: { ...config.teacher, images: 32 }, evaluation: { ...config.evaluation, samples: 65 } };
+      const tuning = { version: 1, adapter: "none", vendor: "none", choices: {} };
+      await RunFolder.create(run, { ...config, ...small, teacherOnly: true }, tuning);
+      const { code, errors } = await dibregman(["train", "--resume", run], env);
+      assertEquals(code, 0, errors.join("\n"));
+      assertMatch(errors[0]!, /Installing a software Vulkan driver/);
+      assert((await files(run)).includes("summary.json"));
+    }),
 });
 
 Deno.test({

@@ -217,10 +217,9 @@ Deno.test("train: a run in other hands is left alone, a damaged checkpoint passe
   await Deno.writeFile(leftover, new Uint8Array(10));
   {
     using _ = await lockFolder(folder);
-    assertMatch(
-      await refused(["train", "--resume", folder], 1),
-      /Another process is working on the run in .*damaged\.$/,
-    );
+    const second = await dibregman(["train", "--resume", folder]);
+    assertEquals(second.code, 1);
+    assertMatch(second.errors.at(-1)!, /^error: Another process is working on the run in .*damaged\.$/);
     assertEquals(await Deno.readFile(leftover), new Uint8Array(10));
   }
   const { code, errors } = await dibregman(["train", "--resume", folder]);
@@ -398,6 +397,10 @@ Deno.test("train --resume: settings that are damaged are named", async () => {
     [JSON.stringify({ ...good, checkpointBlocks: undefined }), /"checkpointBlocks" should be a boolean/],
     [JSON.stringify({ ...good, microbatch: "8" }), /"microbatch" should be a whole number/],
     [JSON.stringify({ ...good, microbatch: 7 }), /7 does not divide the teacher's batch/],
+    [
+      JSON.stringify({ ...good, distill: { ...good.distill, hWeight: "logits" } }),
+      /config\.json: distill\.hWeight, --h-weight: In the expression, at character 1/,
+    ],
     [JSON.stringify({ ...good, seeds: 7 }), /no setting "seeds"\. Did you mean "seed"\?/],
     [JSON.stringify({ ...good, teacher: { ...good.teacher, betas: [0.9] } }), /"teacher\.betas" should be a list of 2/],
     [JSON.stringify({ ...good, teacherFile: { path: "x" } }), /"teacherFile\.sha256" should be a text/],

@@ -11,21 +11,20 @@ import { suggestion } from "../io/words.ts";
 import { comparisonMarkdown, comparisonPage, comparisonText } from "../report/comparison.ts";
 import { defaultPreset, failFor, type PresetName, PRESETS, teacherDenoiser } from "../train/config.ts";
 import {
+  addSeeds,
   createStudy,
+  enterStudy,
   expectFreeStudy,
   expectStudyFits,
   missingParts,
-  type OpenStudy,
   openStudy,
   type Part,
-  partsOf,
   pictureOf,
   publish,
   readComparison,
   runStudy,
   STUDY,
   withSeeds,
-  writeStudy,
 } from "../train/compare.ts";
 import { planStudy, type StudyPlan } from "../train/dry_run.ts";
 import { TUNING_FILE } from "../train/folder.ts";
@@ -157,9 +156,10 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
   if (values.dryRun) return showPlan(study, await planStudy(gpu, study, data), gpu.adapter.name);
   const path = values.out ?? timedFolder("studies", preset);
   await expectStudyFits(gpu, study, data);
-  const open = await createStudy(path, study, gpu.tuning);
+  await createStudy(path, study, gpu.tuning);
+  using _ = await enterStudy(path);
   console.error(`study: ${path} (preset ${preset}; continue it with: deno task compare --resume ${path})`);
-  return await runAndReport(gpu, open, data);
+  return await runAndReport(gpu, path, data);
 }
 
 /** Throws where a setting asks of its teacher what that is not, or has no weight. */
@@ -169,52 +169,60 @@ function expectAllDistillable(study: Study, data: ImageData8): void {
 }
 
 async function resume(path: string, values: CompareValues): Promise<Comparison> {
-  const begun = await openStudy(path), open = withSeeds(begun, values.seeds);
+  const open = withSeeds(await openStudy(path), values.seeds);
   const data = await rereadImages(open.study.common.data);
   expectAllDistillable(open.study, data);
+  using _ = await enterStudy(path);
   if ((await missingParts(open)).length === 0) {
     console.error(`${path} is finished.`);
-    return await report(open, data);
+    return await report(path, data);
   }
   const gpu = await openGpu({ install: !values.noInstall, tuning: `${path}/${TUNING_FILE}` });
-  if (open.study.seeds > begun.study.seeds) await writeStudy(open);
-  return await runAndReport(gpu, open, data);
+  if (values.seeds !== undefined) await addSeeds(path, values.seeds);
+  return await runAndReport(gpu, path, data);
 }
 
 async function runAndReport(
   gpu: Awaited<ReturnType<typeof openGpu>>,
-  open: OpenStudy,
+  path: string,
   data: ImageData8,
 ): Promise<Comparison> {
-  const all = partsOf(open.study).length, pace = new Pace();
-  await runStudy(gpu, open, {
+  const pace = new Pace();
+  await runStudy(gpu, path, {
     data,
-    onPart: (part, left) => {
+    onPart: (part, left, all) => {
       const time = pace.begin(part, left);
-      const toGo = time === undefined ? "" : `, about ${duration(time)} to go`;
+      const toGo = time === undefined ? "" : `, about ${duration(time)} of work to go`;
       console.error(`\n[${all - left.length + 1}/${all}] ${partText(part)}${toGo}`);
     },
     onWait: (left) => console.error(`\nwaiting for other processes: ${left.map(partText).join("; ")}`),
     onFailure: (part, reason) => console.error(`${partText(part)} did not come to its end: ${reason}`),
-    onEnd: async () => void await report(open, data),
+    onEnd: async () => {
+      pace.end();
+      await report(path, data);
+    },
   });
-  const comparison = await report(open, data);
-  console.error(`\nreport: ${open.path}/${STUDY.report}`);
+  const comparison = await report(path, data);
+  console.error(`\nreport: ${path}/${STUDY.report}`);
   return comparison;
 }
 
-/** How long parts take, teachers and runs apart. */
+/** How long this process takes for parts, teachers and runs apart. */
 class Pace {
   readonly #times = { teacher: [] as number[], run: [] as number[] };
-  #begun: { readonly kind: Part["kind"]; readonly time: number } | undefined;
+  #end: () => void = () => {};
 
-  /** Notes that a part begins, and that the one before has ended; milliseconds that those `left` may take, where known. */
+  /** Notes that a part begins; milliseconds that those `left` would take it, where known. */
   begin({ kind }: Part, left: readonly Part[]): number | undefined {
-    const time = performance.now();
-    if (this.#begun) this.#times[this.#begun.kind].push(time - this.#begun.time);
-    this.#begun = { kind, time };
+    const started = performance.now();
+    this.#end = () => this.#times[kind].push(performance.now() - started);
     if (left.some(({ kind }) => this.#times[kind].length === 0)) return undefined;
     return left.reduce((sum, { kind }) => sum + estimate(this.#times[kind]).mean, 0);
+  }
+
+  /** Notes that it has ended. */
+  end(): void {
+    this.#end();
   }
 }
 
@@ -223,7 +231,8 @@ function partText(part: Part): string {
 }
 
 /** Writes the figures and the report of what has ended. */
-async function report(open: OpenStudy, data: ImageData8): Promise<Comparison> {
+async function report(path: string, data: ImageData8): Promise<Comparison> {
+  const open = await openStudy(path);
   const comparison = await readComparison(open, data);
   const pictures = new Map<string, Uint8Array>();
   for (const name of Object.keys(open.study.settings)) {

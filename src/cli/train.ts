@@ -218,6 +218,8 @@ function expectUsed({ distill }: RunConfig, values: TrainValues): void {
     ["classifier", "classifierLoss", "classifierLr"],
     `the classifier, which nothing asks here: ${why}`,
   );
+  const { kind } = distill.classifier;
+  expect(kind !== "fake-mean", ["classifierLr"], `a classifier with parameters of its own; ${kind} has none`);
   expect(need.fakeScore, ["fakeLr"], `the fake score, which the objective ${objective} does without`);
   const weights = objective === "bregman" ? "the weight of kl is 1" : `the objective ${objective} has none`;
   expect(
@@ -250,8 +252,6 @@ function checkValues(values: TrainValues): void {
       "--teacher skips the teacher's training; --teacher-images, --teacher-steps and --teacher-lr cannot go with it.",
     );
   }
-  const useless = values.teacherOnly && DISTILLATION.find((name) => isGiven(values[name]));
-  if (useless) throw new UsageError(`${optionName(useless)} is for the distillation, which --teacher-only leaves out.`);
 }
 
 /** Throws where the model is no teacher that can be distilled on the data as the options ask. */
@@ -326,8 +326,6 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     console.error(`${path} is finished.`);
     return await readSummary(folder);
   }
-  using _ = await RunFolder.expectClaim(path);
-  await folder.tidy(config);
   const data = await rereadImages(config.data);
   // A teacher that is there, trained or given, is what is distilled: the settings' network is not.
   const made = await folder.has(RESULTS.teacher) ? (await readModel(folder.file(RESULTS.teacher))).model : undefined;
@@ -335,6 +333,9 @@ async function resume(path: string, values: TrainValues): Promise<Summary> {
     ? undefined
     : await rereadModel(config.teacherFile, stateSettings(config.preset));
   const gpu = await openGpu({ install: !values.noInstall, tuning: folder.file(TUNING_FILE) });
+  // Not before: where a driver is installed first, a child process is this command.
+  using _ = await RunFolder.expectClaim(path);
+  await folder.tidy(config);
   if (values.profile) expectTimestamps(gpu);
   await expectFits(gpu, config, data, (made ?? given)?.info);
   return await runAll(gpu, { folder, config, data, givenTeacher: given, profile: values.profile });
@@ -348,6 +349,8 @@ function makeConfig(values: TrainValues, preset: PresetName, fromFile: Changes, 
   let config = withSettings(presetConfig(preset), { ...fromFile, preset }, failFor(values.config ?? ""));
   config = withSettings(config, changesOf(values), refuse);
   for (const setting of values.set) config = withSettings(config, changeOf(setting), refuse);
+  const useless = config.teacherOnly && DISTILLATION.find((name) => isGiven(values[name]));
+  if (useless) throw new UsageError(`${optionName(useless)} is for the distillation, which --teacher-only leaves out.`);
   config = withSettings(config, updatesAsImages(values, config), refuse);
   if (values.generatorSteps !== undefined) {
     if (config.distill.laterSigmas.length > 0) {

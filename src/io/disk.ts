@@ -79,7 +79,8 @@ export function lockFolder(folder: string, how: "amongOthers"): Promise<Disposab
 export function lockFolder(folder: string, how?: "amongOthers"): Promise<Disposable | undefined> {
   const path = join(folder, LOCK);
   return onDisk(path, "locked", async () => {
-    const file = await Deno.open(path, { create: true, write: true });
+    // Over NFS a lock that is shared asks for a file that can be read.
+    const file = await Deno.open(path, { create: true, read: true, write: true });
     try {
       if (how === "amongOthers") await file.lock(false);
       else if (!await file.tryLock(true)) {

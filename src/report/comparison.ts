@@ -388,7 +388,7 @@ function figures(comparison: Comparison): string[] {
         "Class error: by how much the shares of the classes differ from the real images' (total variation). " +
         "Coverage: share of the real images that are some generated one's nearest. " +
         "Nearest image: mean distance of a generated image to its nearest real one. " +
-        "Log loss: the classifier's at the end, on images that it was not trained on; 0.693 is that of knowing nothing. " +
+        "Log loss: the classifier's at the end, on images kept from it (not from the teacher); 0.693 is that of knowing nothing. " +
         "Evenness: of the weights at the end, squared mean over mean square, 1 where all are alike. " +
         "Training: seconds of a distillation with the measurements at its checkpoints.",
       "note",
@@ -544,7 +544,7 @@ function calibration({ settings }: Comparison): string[] {
   });
   return [
     paragraph(
-      "At the last checkpoint, on images that the classifier was not trained on, over all seeds, before its ratio is corrected " +
+      "At the last checkpoint, on images kept from the classifier (not from the teacher), over all seeds, before its ratio is corrected " +
         "for the noise level and limited. A classifier that is right is on the diagonal; the area of a dot is the number of " +
         "images. ECE: expected calibration error.",
       "note",

@@ -90,23 +90,36 @@ export async function expectFreeStudy(path: string): Promise<void> {
  *
  * @throws {FileError} where the folder cannot be made or holds a study already.
  */
-export async function createStudy(path: string, study: Study, tuning: Tuning): Promise<OpenStudy> {
+export async function createStudy(path: string, study: Study, tuning: Tuning): Promise<void> {
   await expectFreeStudy(path);
   await onDisk(path, "made", () => Deno.mkdir(path, { recursive: true }));
+  using alone = await lockFolder(path);
+  if (!alone) throw new FileError(`Another process is making a study in ${path}.`);
+  await expectFreeStudy(path);
   // First: with study.json it is a study, and every study has the table that its bits depend on.
   await writeText(join(path, TUNING_FILE), encodeTuning(tuning));
-  const open = { path, study };
-  await writeStudy(open);
-  return open;
+  await writeStudy({ path, study });
 }
 
 /** Writes a study's settings down. */
-export async function writeStudy({ path, study }: OpenStudy): Promise<void> {
+async function writeStudy({ path, study }: OpenStudy): Promise<void> {
   await writeText(join(path, STUDY.list), encodeStudy(study));
 }
 
 /**
- * Opens a study that was begun.
+ * Removes what a killed process left half-written in a study's folder, where no other is at work there, and keeps others
+ * from doing so to this one until the result is disposed of.
+ */
+export async function enterStudy(path: string): Promise<Disposable> {
+  {
+    using alone = await lockFolder(path);
+    if (alone) await removeTemporaryFiles(path);
+  }
+  return await lockFolder(path, "amongOthers");
+}
+
+/**
+ * Opens a study that was begun, as it stands there now: another process may have added seeds.
  *
  * @throws {FileError} where there is none, or a field of its settings is not what it should be.
  */
@@ -118,10 +131,7 @@ export async function openStudy(path: string): Promise<OpenStudy> {
   } catch (error) {
     throw new FileError(`${path} holds no study to resume: ${file} could not be read.`, { cause: error });
   }
-  const study = parseStudy(text, file);
-  using alone = await lockFolder(path);
-  if (alone) await removeTemporaryFiles(path);
-  return { path, study };
+  return { path, study: parseStudy(text, file) };
 }
 
 /**
@@ -132,6 +142,12 @@ export async function openStudy(path: string): Promise<OpenStudy> {
 export function withSeeds({ path, study }: OpenStudy, seeds = study.seeds): OpenStudy {
   if (seeds < study.seeds) throw new UsageError(`--seeds ${seeds} would be fewer than the ${study.seeds} of ${path}.`);
   return { path, study: { ...study, seeds } };
+}
+
+/** Adds seeds to a study until it has so many. */
+export async function addSeeds(path: string, seeds: number): Promise<void> {
+  const { study } = await openStudy(path);
+  if (study.seeds < seeds) await writeStudy({ path, study: { ...study, seeds } });
 }
 
 function writeText(path: string, text: string): Promise<void> {
@@ -201,8 +217,8 @@ interface Teacher {
 export interface StudyInputs {
   /** The real images. */
   readonly data: ImageData8;
-  /** Called before a part is begun, with those that have not ended, itself among them. */
-  readonly onPart: (part: Part, left: readonly Part[]) => void;
+  /** Called before a part is begun, with those of `all` that have not ended, itself among them. */
+  readonly onPart: (part: Part, left: readonly Part[], all: number) => void;
   /** Called when all that is left is in other processes' hands. */
   readonly onWait: (left: readonly Part[]) => void;
   /** Called when a run could not come to its end; the study goes on. */
@@ -229,10 +245,12 @@ const PATIENCE = 1000;
  * it waits. A run whose numbers do not stay finite is noted as failed and not tried again; anything else that goes wrong
  * ends the study, which can be resumed.
  */
-export async function runStudy(gpu: Gpu, open: OpenStudy, inputs: StudyInputs): Promise<void> {
-  using _ = await lockFolder(open.path, "amongOthers");
-  let waits = false;
-  for (let left = await missingParts(open); left.length > 0; left = await missingParts(open)) {
+export async function runStudy(gpu: Gpu, path: string, inputs: StudyInputs): Promise<void> {
+  for (let waits = false;;) {
+    const open = await openStudy(path), all = partsOf(open.study);
+    const ended = await Promise.all(all.map((part) => hasEnded(open, part)));
+    const left = all.filter((_, i) => !ended[i]);
+    if (left.length === 0) return;
     const taken = await takePart(open, left);
     if (!taken) {
       if (!waits) inputs.onWait(left);
@@ -242,7 +260,7 @@ export async function runStudy(gpu: Gpu, open: OpenStudy, inputs: StudyInputs): 
     }
     waits = false;
     using _ = taken.claim;
-    inputs.onPart(taken.part, left);
+    inputs.onPart(taken.part, left, all.length);
     if (taken.part.kind === "teacher") await makeTeacher(gpu, open, taken.part, inputs.data);
     else await makeRun(gpu, open, taken.part, await readTeacher(open, taken.part.seed), inputs);
     await inputs.onEnd();

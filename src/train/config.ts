@@ -1,8 +1,8 @@
 /** Every setting of a run, the presets they start from, and what may be put in their place. */
 
-import { BREGMAN_KINDS, type BregmanKind } from "../../kernels/bregman.ts";
+import { BREGMAN_KINDS, type BregmanKind, LOG_BOUND } from "../../kernels/bregman.ts";
 import type { LogNormalLaw } from "../diffusion/teacher.ts";
-import { checkLambda } from "../distill/bregman.ts";
+import { type BregmanFunction, bregmanFunction, weightExpression } from "../distill/bregman.ts";
 import {
   CLASSIFIER_LOSSES,
   CLASSIFIERS,
@@ -653,15 +653,46 @@ export function neededFor(distill: DistillConfig): Needs {
   });
 }
 
+/**
+ * The h of a distillation, or the weight that takes its place.
+ *
+ * @throws {UsageError} where lambda is none of h's, or the weight is none on the ratio's range.
+ */
+export function bregmanOf({ distill }: Pick<RunConfig, "distill">): BregmanFunction {
+  const { h, lambda, hWeight, ratio: { min, max } } = distill;
+  if (hWeight === undefined) return bregmanFunction(h, lambda);
+  const range = [Math.max(-LOG_BOUND, -Math.log(max)), Math.min(LOG_BOUND, -Math.log(min))] as const;
+  return weightExpression(hWeight, { range });
+}
+
+/** Calls `fail` where there is no such h, or no such weight. */
+function expectBregman(distill: DistillConfig, fail: Fail): void {
+  try {
+    bregmanOf({ distill });
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    const setting = distill.hWeight === undefined ? "distill.lambda, --lambda" : "distill.hWeight, --h-weight";
+    fail(`${setting}: ${error.message.replace(/\.$/, "")}`);
+  }
+}
+
 /** Calls `fail` where the distillation's settings contradict each other. */
 function checkDistillation({ distill, precision }: RunConfig, fail: Fail): void {
-  const { h, lambda, hWeight, objective, form, weighting, ratio, classifier, fakeScore, adversarial } = distill;
-  if (hWeight === undefined && objective === "bregman") checkLambda(h, lambda);
+  const { hWeight, objective, form, weighting, ratio, classifier, fakeScore, adversarial } = distill;
   if (ratio.min >= ratio.max) {
     fail(`the least ratio, --ratio-min (${ratio.min}), should be less than the greatest, --ratio-max (${ratio.max})`);
   }
   if (ratio.min > 1 || ratio.max < 1) {
     fail(`between the least ratio, --ratio-min (${ratio.min}), and the greatest (${ratio.max}) should be 1`);
+  }
+  if (objective === "bregman") expectBregman(distill, fail);
+  else {
+    if (hWeight !== undefined) {
+      fail(`distill.hWeight, --h-weight, weighs a divergence, which the objective ${objective} has none of`);
+    }
+    if (form === "classifier") {
+      fail(`distill.form "classifier" is a divergence's, which the objective ${objective} has none of`);
+    }
   }
   const weighs = weighsByRatio(distill);
   if (objective === "bregman" && classifier.loss === "hinge") {

@@ -3,9 +3,9 @@
 import { NonFiniteError } from "../gpu/errors.ts";
 import { imageValues } from "../diffusion/teacher.ts";
 import { calibration, type Diagnostics, evenness, type WeightHistogram } from "../eval/diagnostics.ts";
-import { bregmanOf, type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
+import { type DistillParts, distillSeed, HELD_BATCH } from "./stages.ts";
 import { sigmaLimitsOf } from "../distill/samples.ts";
-import type { RunConfig } from "./config.ts";
+import { bregmanOf, type RunConfig } from "./config.ts";
 
 /** Pairs of a held-out and a generated image in a look. */
 const PAIRS = 1024;

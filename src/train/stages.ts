@@ -1,12 +1,10 @@
 /** What the training stages of a run are made of: networks, programs, and the runs of a step. */
 
 import { bytesToData, type Statistics } from "../data/scaling.ts";
-import { LOG_BOUND } from "../../kernels/bregman.ts";
 import type { ImageData8 } from "../data/image_data.ts";
 import { type Seed, shuffledIndex } from "../data/philox.ts";
 import { checkGuidance } from "../diffusion/edm.ts";
 import { compileTeacherStep, type ImageSource, imageValues, randomValues } from "../diffusion/teacher.ts";
-import { type BregmanFunction, bregmanFunction, weightExpression } from "../distill/bregman.ts";
 import { createClassifier } from "../distill/classifier.ts";
 import { RatioBins } from "../distill/ratio_bins.ts";
 import { type DistillSettings, needs } from "../distill/settings.ts";
@@ -20,7 +18,15 @@ import { conditionSizes, createNetwork, type DenoiserConfig } from "../nn/networ
 import { Accumulator } from "../optim/accumulate.ts";
 import { Optimizer } from "../optim/adam.ts";
 import { f16LossScale, Trainable, Weights } from "../optim/weights.ts";
-import { criticWarmupSteps, type LearningConfig, type RunConfig, stepsOf, teacherDenoiser, unitsOf } from "./config.ts";
+import {
+  bregmanOf,
+  criticWarmupSteps,
+  type LearningConfig,
+  type RunConfig,
+  stepsOf,
+  teacherDenoiser,
+  unitsOf,
+} from "./config.ts";
 
 /** Independent random sequences of a run's stages, from its seed. */
 function stageSeed(seed: number, stage: number): Seed {
@@ -121,26 +127,12 @@ export function teacherRuns(config: RunConfig, { gradient, sum, optimizer }: Tea
 }
 
 /**
- * The h of a distillation, or the weight that takes its place.
- *
- * @throws {UsageError} where lambda is none of h's, or the weight is none on the ratio's range.
- */
-export function bregmanOf({ distill }: Pick<RunConfig, "distill">): BregmanFunction {
-  const { h, lambda, hWeight, ratio: { min, max } } = distill;
-  if (hWeight === undefined) return bregmanFunction(h, lambda);
-  const range = [Math.max(-LOG_BOUND, -Math.log(max)), Math.min(LOG_BOUND, -Math.log(min))] as const;
-  return weightExpression(hWeight, { range });
-}
-
-/**
  * Checks what a run's settings ask of its teacher.
  *
- * @throws {UsageError} where the teacher cannot be guided, or h or the weight in its place is none.
+ * @throws {UsageError} where the teacher cannot be guided.
  */
 export function expectDistillable(config: RunConfig, teacher: Pick<DenoiserConfig, "network">): void {
-  if (config.teacherOnly) return;
-  bregmanOf(config);
-  checkGuidance(teacher, config.distill.guidance);
+  if (!config.teacherOnly) checkGuidance(teacher, config.distill.guidance);
 }
 
 /** The settings of a distillation's programs. */
