@@ -246,6 +246,16 @@ Deno.test("reports: several baselines are told apart", () => {
   for (const title of ["kl", "lsif (grey: kl)", "sba (grey: lsif)"]) assert(titles.includes(title), titles.join());
 });
 
+Deno.test("reports: settings far apart are not squeezed onto one scale", () => {
+  const greatest = (far: number) => {
+    const settings = [KL, setting("far", [run(0, [far, far, far])])];
+    const page = parseXml(comparisonPage(compare({ ...HEAD, lateCheckpoints: 1 }, [], settings), new Map()));
+    const kl = elementsOf(page, "svg").find(({ attributes }) => attributes["aria-label"] === "kl")!;
+    return Math.max(...elementsOf(kl, "text", "end").map(({ text }) => Number(text)).filter(Number.isFinite));
+  };
+  assertEquals([greatest(3000), greatest(60)], [30, 80]);
+});
+
 Deno.test("reports: the error of the classes' shares, where it was measured", () => {
   const column = (name: string) => {
     const { columns, rows } = settingsTable(STATES[name]!);

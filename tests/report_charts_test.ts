@@ -161,6 +161,28 @@ Deno.test("dot chart: a ring a seed, mean and standard error, references", () =>
   assertAlmostEquals(Number(elementsOf(svg, "line", "reference")[0]!.attributes.x1), x(4), 0.05);
 });
 
+Deno.test("charts: the longest name that a setting may have has its room, and the plot the rest", () => {
+  const name = "m".repeat(60), size = [860, 300] as const;
+  const points = [{ x: 0, y: 1 }, { x: 1, y: 2 }];
+  const x = { label: "x" }, y = { label: "y" };
+  const lines = parseXml(lineChart({ title: "t", size, x, y, series: [{ name, style: 0, points }], legend: true }));
+  const legend = elementsOf(lines, "text").find(({ text, attributes }) =>
+    text === name && attributes.class === "tick"
+  )!;
+  assert(Number(legend.attributes.x) + 60 * 7 <= 860, "the legend is within the picture");
+  const rows = [{ name, style: 0, values: [1], titles: ["0"], note: "1" }, {
+    name: "kl",
+    values: [2],
+    titles: ["0"],
+    note: "2",
+  }];
+  const dots = parseXml(dotChart({ title: "t", width: 860, x, rows, references: [] }));
+  const [label] = elementsOf(dots, "text", "name");
+  assert(Number(label!.attributes.x) - 60 * 8.5 >= 0, "the name is within the picture");
+  const [first, second] = elementsOf(dots, "circle").map(({ attributes }) => Number(attributes.cx));
+  assert(Number(label!.attributes.x) < first! && first! + 100 < second! && second! < 860, "values have room");
+});
+
 Deno.test("heat map: cells and marks in their columns and rows, nothing where nothing is", () => {
   const svg = parseXml(heatMap({
     title: "weights",

@@ -53,6 +53,8 @@ export interface LineChart {
   readonly title: string;
   /** Whether the title stands above the picture. */
   readonly titled?: boolean;
+  /** Stands below the title. */
+  readonly subtitle?: string;
   /** Width and height, in CSS pixels before scaling. */
   readonly size: readonly [number, number];
   /** The axes. */
@@ -81,21 +83,33 @@ interface Frame {
   readonly bottom: number;
 }
 
+/** Width that a character of a name, of a tick or a legend, may take in the style's widest font. */
+const CHARACTER = { name: 9, tick: 7.2 };
+
+/** Width of the longest of the texts. */
+function textWidth(texts: readonly string[], kind: keyof typeof CHARACTER): number {
+  return CHARACTER[kind] * Math.max(0, ...texts.map((text) => text.length));
+}
+
 const colourClass = (style: number | undefined) => style === undefined ? "ink" : `s${style % STYLES}`;
 const dashOf = (style: number | undefined) => (style === undefined ? "" : DASHES[style % STYLES]) || undefined;
 
 /** Draws lines, with bands and dots where they have some. */
 export function lineChart(chart: LineChart): string {
-  const { title, titled = false, size: [width, height], series, references = [], legend = false } = chart;
-  const frame = { left: 58, right: width - (legend ? 170 : 14), top: titled ? 26 : 12, bottom: height - 44 };
+  const { title, titled = false, subtitle, size: [width, height], series, references = [], legend = false } = chart;
+  const beside = legend
+    ? Math.max(170, LEGEND_SIGN + 14 + textWidth(inLegend(series).map(({ name }) => name), "tick"))
+    : 14;
+  const frame = { left: 58, right: width - beside, top: (titled ? 26 : 12) + (subtitle ? 15 : 0), bottom: height - 44 };
   const points = series.flatMap(({ points }) => points);
   const x = scaleOf(chart.x, points.map(({ x }) => x), [frame.left, frame.right], 0);
   const values = points.flatMap(({ y, band }) => band ? [y, ...band.filter((edge) => !chart.y.log || edge > 0)] : [y]);
   const y = scaleOf(chart.y, [...values, ...references.map(({ value }) => value)], [frame.bottom, frame.top], 0.05);
   // What has no logarithm is below every picture.
   const place = (value: number) => chart.y.log && value <= 0 ? 2 * frame.bottom : y.at(value);
-  return picture(title, width, height, [
-    ...titled ? [textElement("text", { x: frame.left, y: 16, class: "title" }, title)] : [],
+  return picture(subtitle ? `${title} (${subtitle})` : title, width, height, [
+    ...titled ? [textElement("text", { x: 14, y: 16, class: "title" }, title)] : [],
+    ...subtitle ? [textElement("text", { x: 14, y: 32, class: "tick" }, subtitle)] : [],
     ...axes(frame, x, y, chart.x.label, chart.y.label),
     clipped(frame, 0, references.map((reference) => horizontal(reference, frame, place))),
     clipped(frame, series.some(({ dots }) => dots) ? 8 : 0, series.map((one) => lineOf(one, x, place, legend))),
@@ -217,12 +231,19 @@ function areaRadius(value: number, most: number): number {
   return 2 + 6 * Math.sqrt(most > 0 ? value / most : 0);
 }
 
+/** Width of a line's sign in the legend, with the room before its name. */
+const LEGEND_SIGN = 33;
+
+/** The lines that the legend names. */
+function inLegend(series: readonly Series[]): Series[] {
+  return series.filter(({ weight }) => weight === undefined);
+}
+
 function legendOf(series: readonly Series[], x: number, y: number): string {
-  const named = series.filter(({ weight }) => weight === undefined);
   return element(
     "g",
     { class: "legend" },
-    ...named.map(({ name, style, points, dots }, i) => {
+    ...inLegend(series).map(({ name, style, points, dots }, i) => {
       const middle = y + 19 * i;
       const sign = dots && points.length < 2
         ? element("circle", { class: "dot", cx: x + 13, cy: middle, r: 3 })
@@ -231,7 +252,7 @@ function legendOf(series: readonly Series[], x: number, y: number): string {
         "g",
         { class: `series ${colourClass(style)}` },
         sign,
-        textElement("text", { class: "tick", x: x + 33, y: middle + 4 }, name),
+        textElement("text", { class: "tick", x: x + LEGEND_SIGN, y: middle + 4 }, name),
       );
     }),
   );
@@ -273,8 +294,8 @@ const ROW = 27;
 
 /** Draws rows of dots with means and standard errors, beside vertical references. */
 export function dotChart({ title, width, x: axis, rows, references }: DotChart): string {
-  const names = rows.map(({ name }) => name.length);
-  const frame = { left: 24 + 7 * Math.max(...names, 6), right: width - 130, top: 22, bottom: 30 + ROW * rows.length };
+  const names = textWidth(rows.map(({ name }) => name), "name");
+  const frame = { left: 24 + Math.max(names, 42), right: width - 130, top: 22, bottom: 30 + ROW * rows.length };
   const values = [
     ...rows.flatMap(({ values, mean, error }) => mean === undefined ? values : [...values, mean + (error ?? 0)]),
     ...references.flatMap(({ value, spread = 0 }) => [value - spread, value + spread]),

@@ -417,6 +417,13 @@ function seedSeries({ name, curve }: SettingFigures, style: number): Series[] {
   }));
 }
 
+/** The part of an axis that shows values, with references near them. */
+function zoomed(values: readonly number[], references: readonly Reference[]): readonly [number, number] {
+  const low = Math.min(...values, ...references.map(({ value }) => value)), high = Math.max(...values);
+  const room = Math.max(high - low, 0.02 * high);
+  return [Math.max(0, low - 0.1 * room), high + 0.6 * room];
+}
+
 function curves(comparison: Comparison): string[] {
   const { settings, lateCheckpoints } = comparison;
   const ended = settings.flatMap((setting, style) => setting.curve.length > 0 ? [{ setting, style }] : []);
@@ -438,19 +445,20 @@ function curves(comparison: Comparison): string[] {
   });
   const several = heldAgainst(comparison).length > 1;
   const otherOf = ({ against }: SettingFigures) => settings.find(({ name }) => name === against)!;
-  const late = ended.flatMap(({ setting }) => setting.curve.slice(-lateCheckpoints).flatMap(({ values }) => values));
-  const close = near(late, beside),
-    low = Math.min(...late, ...close.map(({ value }) => value)),
-    high = Math.max(...late);
-  const room = Math.max(high - low, 0.02 * high);
-  const zoomed = { label: "FD", domain: [Math.max(0, low - 0.1 * room), high + 0.6 * room] as const };
+  const lateOf = (those: readonly SettingFigures[]) =>
+    those.flatMap(({ curve }) => curve.slice(-lateCheckpoints).flatMap(({ values }) => values));
+  const together = lateOf(ended.map(({ setting }) => setting));
+  // Settings far apart have a scale each: on one for all, most would be flat.
+  const apart = wantsLog(together, 8);
   const each = ended.map(({ setting, style }) => {
-    const other = otherOf(setting);
+    const other = otherOf(setting), late = apart ? lateOf([setting, other]) : together;
+    const close = near(late, beside);
     return lineChart({
-      title: setting.name + (several && setting !== other ? ` (grey: ${setting.against})` : ""),
+      title: setting.name,
       titled: true,
+      ...several && setting !== other && { subtitle: `grey: ${setting.against}` },
       size: [340, 260],
-      ...{ x, y: zoomed },
+      ...{ x, y: { label: "FD", domain: zoomed(late, close) } },
       series: [
         ...setting === other || other.curve.length === 0 ? [] : [{ ...meanSeries(other), weight: "faint" as const }],
         ...(setting.curve[0]!.count > 1 ? seedSeries(setting, style) : []),
@@ -464,7 +472,7 @@ function curves(comparison: Comparison): string[] {
     paragraph(
       `The late part, each setting beside ${
         heldAgainst(comparison).join(" or ")
-      } (grey): bold the mean with its standard error, thin the seeds.`,
+      } (grey): bold the mean with its standard error, thin the seeds${apart ? "; the scales differ" : ""}.`,
       "note",
     ),
     element("div", { class: "grid2" }, ...each.map((chart) => figureOf(chart))),
