@@ -145,7 +145,7 @@ Deno.test("compare: a study leaves runs that can be looked at alone, their figur
   assert(!text.includes(root) && !text.includes("20" + new Date().getFullYear() % 100 + "-"), "no paths, no dates");
 });
 
-Deno.test("compare: killed in the middle of a run, resumed with one more seed, comes to the same figures and models", async () => {
+Deno.test("compare: killed in a run, resumed by two processes, of which one adds a seed: the same figures and models", async () => {
   const folder = `${root}/killed`, { folder: whole } = await finishedStudy();
   await startAndKill(
     folder,
@@ -157,12 +157,22 @@ Deno.test("compare: killed in the middle of a run, resumed with one more seed, c
   assertMatch(await Deno.readTextFile(`${folder}/report.html`), /1 of 3 runs have ended so far/);
   await Deno.writeTextFile(`${folder}/half-written.tmp`, "");
   const seeds = async () => JSON.parse(await Deno.readTextFile(`${folder}/study.json`)).seeds;
-  const { code, out, errors } = await dibregman(["compare", "--resume", folder, "--seeds", "2"]);
-  assertEquals(code, 0, errors.join("\n"));
-  const text = errors.join("\n");
-  assertMatch(text, /^\[3\/7\] sba\(-0\.5\), seed 0\n[^]*distill: going on from step [12]\n/m);
-  assert(!text.includes("kl, seed 0"), "what had ended is not run again");
-  assertMatch(out, /^sba\(-0\.5\) /m);
+  const both = await Promise.all(
+    [[], ["--seeds", "2"]].map((more) => dibregman(["compare", "--resume", folder, ...more])),
+  );
+  for (const { code, errors } of both) assertEquals(code, 0, errors.join("\n"));
+  const begun = both.map(({ errors }) =>
+    errors.flatMap((line) => /^\[\d\/[47]\] (.*?)(?:, about .*)?$/.exec(line)?.[1] ?? [])
+  );
+  assert(begun.every((parts) => parts.length > 0), "each has done something");
+  // What had ended is not run again, and nothing is run twice.
+  assertEquals(begun.flat().sort(), [
+    ...["kl, seed 1", "sba(-0.5), seed 0", "sba(-0.5), seed 1", "teacher, seed 1", "wild, seed 0"],
+  ]);
+  const text = both.map(({ errors }) => errors.join("\n")).join("\n");
+  assertMatch(text, /\] sba\(-0\.5\), seed 0\n[^]*distill: going on from step [12]\n/);
+  for (const { out } of both) assertMatch(out, /^sba\(-0\.5\) /m);
+  assertEquals(both[0]!.out, both[1]!.out);
   assertEquals(lasting(await figuresOf(folder)), lasting(await figuresOf(whole)));
   assertEquals([await seeds(), await files(folder)], [2, await files(whole)]);
   assertMatch(
@@ -175,26 +185,6 @@ Deno.test("compare: killed in the middle of a run, resumed with one more seed, c
       await sameModels(`${folder}/runs/${name}/${seed}`, `${whole}/runs/${name}/${seed}`);
     }
   }
-});
-
-Deno.test("compare: two processes share a study, to which one adds a seed, and come to the same figures and models", async () => {
-  const folder = `${root}/shared`, { folder: whole } = await finishedStudy();
-  await startAndKill(folder, ["compare", "--config", FILE, "--seeds", "1", "--out", folder], /teacher 5\/5/);
-  const both = await Promise.all(
-    [[], ["--seeds", "2"]].map((more) => dibregman(["compare", "--resume", folder, ...more])),
-  );
-  for (const { code, errors } of both) assertEquals(code, 0, errors.join("\n"));
-  const begun = both.map(({ errors }) =>
-    errors.flatMap((line) => /^\[\d\/[47]\] (.*?)(?:, about .*)?$/.exec(line)?.[1] ?? [])
-  );
-  assert(begun.every((parts) => parts.length > 0), "each has done something");
-  assertEquals(begun.flat().sort(), [
-    ...["kl, seed 0", "kl, seed 1", "sba(-0.5), seed 0", "sba(-0.5), seed 1"],
-    ...["teacher, seed 0", "teacher, seed 1", "wild, seed 0"],
-  ]);
-  assertEquals(lasting(await figuresOf(folder)), lasting(await figuresOf(whole)));
-  assertEquals(both[0]!.out, both[1]!.out);
-  await sameModels(`${folder}/runs/kl/seed-1`, `${whole}/runs/kl/seed-1`);
 });
 
 Deno.test("compare --resume: a finished study is reported anew, with the diagnostics that its runs hold", async () => {
