@@ -187,6 +187,44 @@ Deno.test("compare: killed in a run, resumed by two processes, of which one adds
   }
 });
 
+Deno.test("compare --teachers: those of another study serve, where they are as this one's would be", async () => {
+  const { folder } = await finishedStudy(), out = `${root}/taking`, list = `${root}/taking.json`;
+  const { evaluation, distill } = LIST.common;
+  const common = { ...LIST.common, evaluation: { ...evaluation, pictures: 9 }, distill: { ...distill, images: 16 } };
+  await Deno.writeTextFile(
+    list,
+    JSON.stringify({ ...LIST, common, settings: { jeffreys: { distill: { h: "jeffreys" } } } }),
+  );
+  const take = ["compare", "--config", list, "--out", out, "--teachers"];
+  const { code, errors } = await dibregman([...take, folder, "--seeds", "3", "--dry-run"]);
+  assertEquals(code, 0, errors.join("\n"));
+  const wrong: [string[], RegExp][] = [
+    [[root], /holds no study/],
+    [
+      [folder, "--set", "teacher.learningRate=2"],
+      /finished.teachers.seed-0 holds a teacher of other settings than this/,
+    ],
+    [
+      [folder, "--set", "evaluation.samples=81", "--set", "evaluation.checkSamples=81"],
+      /holds a teacher of other settings/,
+    ],
+  ];
+  for (const [args, message] of wrong) {
+    const refusal = await dibregman([...take, ...args]);
+    assertEquals(refusal.code, 1);
+    assertMatch(refusal.errors.at(-1)!, message);
+  }
+  assert(!(await files(root)).includes("taking"), "nothing half-written");
+  const taken = await dibregman([...take, folder]);
+  assertEquals(taken.code, 0, taken.errors.join("\n"));
+  const begun = taken.errors.filter((line) => /^\[/.test(line)).map((line) => line.replace(/, about .*/, ""));
+  assertEquals(begun, ["[3/4] jeffreys, seed 0", "[4/4] jeffreys, seed 1"]);
+  const { teachers, runs } = await figuresOf(out);
+  assertEquals([teachers, runs.ended], [(await figuresOf(folder)).teachers, 2]);
+  const again = await dibregman(["compare", "--resume", out]);
+  assertEquals([again.code, again.errors], [0, [`${out} is finished.`]]);
+});
+
 Deno.test("compare --resume: a finished study is reported anew, with the diagnostics that its runs hold", async () => {
   const { folder, out } = await finishedStudy();
   const before = await Deno.readTextFile(`${folder}/compare.json`);

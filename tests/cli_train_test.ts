@@ -202,11 +202,13 @@ Deno.test("train: a run in other hands is left alone, a damaged checkpoint passe
   const folder = `${root}/damaged`;
   await startAndKill(folder, [...RUN, "--out", folder], /teacher 80\/100/);
   const settings = await Deno.readTextFile(`${folder}/config.json`), kept = await files(`${folder}/checkpoints`);
-  await Deno.writeTextFile(`${folder}/config.json`, settings.replace('"pictures": ', '"pictures": 1'));
-  const other = await dibregman(["train", "--resume", folder]);
-  assertEquals(other.code, 2, other.errors.join("\n"));
-  assertMatch(other.errors.at(-1)!, /belongs to other settings than the run's config\.json/);
-  assertEquals(await files(`${folder}/checkpoints`), kept);
+  for (const setting of ["pictures", "rampImages"]) {
+    await Deno.writeTextFile(`${folder}/config.json`, settings.replace(`"${setting}": `, `"${setting}": 1`));
+    const other = await dibregman(["train", "--resume", folder]);
+    assertEquals(other.code, 2, other.errors.join("\n"));
+    assertMatch(other.errors.at(-1)!, /belongs to other settings than the run's config\.json/);
+    assertEquals(await files(`${folder}/checkpoints`), kept);
+  }
   await Deno.writeTextFile(`${folder}/config.json`, settings);
   const newest = (await files(`${folder}/checkpoints`)).filter((name) => name.startsWith("teacher")).at(-1)!;
   const path = `${folder}/checkpoints/${newest}`;

@@ -24,6 +24,8 @@ import {
   readComparison,
   runStudy,
   STUDY,
+  takeTeachers,
+  teachersFor,
   withSeeds,
 } from "../train/compare.ts";
 import { planStudy, type StudyPlan } from "../train/dry_run.ts";
@@ -95,6 +97,12 @@ const COMMAND = {
       placeholder: "PATH",
       help: "images instead of the embedded digits, as train takes",
     },
+    {
+      name: "teachers",
+      kind: "string",
+      placeholder: "DIR",
+      help: "take the teachers of the study in this folder, those of the seeds that it has, instead of training them",
+    },
     { name: "out", kind: "string", placeholder: "DIR", help: "folder of the study (default: studies/<preset>-<time>)" },
     {
       name: "resume",
@@ -153,11 +161,13 @@ async function begin(values: CompareValues): Promise<Comparison | undefined> {
   const gpu = await openGpu({ install: !values.noInstall, tuning: values.tuning });
   const preset = named ?? defaultPreset(gpu.adapter.software);
   const study = studyOf(preset);
-  if (values.dryRun) return showPlan(study, await planStudy(gpu, study, data), gpu.adapter.name);
+  const given = values.teachers === undefined ? [] : await teachersFor(study, values.teachers);
+  if (values.dryRun) return showPlan(study, given.length, await planStudy(gpu, study, data), gpu.adapter.name);
   const path = values.out ?? timedFolder("studies", preset);
   await expectStudyFits(gpu, study, data);
   await createStudy(path, study, gpu.tuning);
   using _ = await enterStudy(path);
+  await takeTeachers({ path, study }, given, gpu.tuning);
   console.error(`study: ${path} (preset ${preset}; continue it with: deno task compare --resume ${path})`);
   return await runAndReport(gpu, path, data);
 }
@@ -296,14 +306,14 @@ function functionOf(word: string): [string, { h: BregmanKind; lambda?: number }]
 }
 
 /** Prints what a study would do. */
-function showPlan(study: Study, { teacher, settings }: StudyPlan, adapter: string): undefined {
+function showPlan(study: Study, given: number, { teacher, settings }: StudyPlan, adapter: string): undefined {
   let total = 0;
   const each = (name: string, seeds: number, seconds: number) => {
     console.log(`${name}: ${seeds} times ${duration(seconds * 1000)}`);
     total += seeds * seconds;
   };
   console.log(JSON.stringify(study, null, 2));
-  each("teachers", study.seeds, teacher);
+  each("teachers", study.seeds - given, teacher);
   for (const [name, seconds] of Object.entries(settings)) each(name, seedsOf(study, name), seconds);
   console.log(`expected on ${adapter}: ${duration(total * 1000)} of training; measurements come on top`);
 }

@@ -319,6 +319,52 @@ async function makeTeacher(gpu: Gpu, open: OpenStudy, part: Part, data: ImageDat
   await folder.writeText(HEUN_FILE, JSON.stringify(bySteps, null, 2) + "\n");
 }
 
+/** What tells of a teacher in its folder, its settings apart; the last says that it has been measured. */
+const TEACHER_FILES = [TUNING_FILE, METRICS_FILE, "samples/teacher.png", RESULTS.teacher, RESULTS.summary, HEUN_FILE];
+
+/** What a teacher and its measures depend on. */
+function teacherText(config: RunConfig): string {
+  const { distill: _, checkpointEvery: __, snapshotEvery: ___, evaluation: { samples, steps }, ...rest } = config;
+  return settingsText({ ...rest, evaluation: { samples, steps } });
+}
+
+/** A teacher of another study, by the seed. */
+export interface GivenTeacher {
+  /** The seed that both studies have. */
+  readonly seed: number;
+  /** Where it lies. */
+  readonly folder: RunFolder;
+}
+
+/**
+ * The teachers of the study in `from` that a study can take in the place of training its own.
+ *
+ * @throws {FileError} where there is none, or one is not as this study's would be.
+ */
+export async function teachersFor(study: Study, from: string): Promise<GivenTeacher[]> {
+  const other = await openStudy(from), given: GivenTeacher[] = [];
+  for (let seed = 0; seed < Math.min(study.seeds, other.study.seeds); seed++) {
+    const part: Part = { kind: "teacher", seed };
+    if (!await hasEnded(other, part)) continue;
+    const { folder, config } = await RunFolder.open(folderOf(other, part).path);
+    if (teacherText(config) !== teacherText(teacherConfig(study, seed))) {
+      throw new FileError(`${folder.path} holds a teacher of other settings than this study's.`);
+    }
+    given.push({ seed, folder });
+  }
+  if (given.length === 0) throw new FileError(`The study in ${from} has no teacher yet that could be taken.`);
+  return given;
+}
+
+/** Copies teachers into a study, with what is measured of them. */
+export async function takeTeachers(open: OpenStudy, given: readonly GivenTeacher[], tuning: Tuning): Promise<void> {
+  for (const { seed, folder } of given) {
+    const { path } = folderOf(open, { kind: "teacher", seed });
+    const own = await RunFolder.create(path, teacherConfig(open.study, seed), tuning);
+    for (const name of TEACHER_FILES) await own.write(name, await folder.read(name));
+  }
+}
+
 async function readTeacherModel(folder: RunFolder): Promise<{ model: Model; source: FileSource }> {
   const path = folder.file(RESULTS.teacher), bytes = await folder.read(RESULTS.teacher);
   return { model: await decodeModel(bytes, path), source: { path, sha256: await sha256(bytes) } };

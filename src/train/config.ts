@@ -785,8 +785,9 @@ export function parseConfig(text: string, fileName: string): RunConfig {
 }
 
 /** Settings without what may change while they stay the same: where the files lie. */
-export function settingsText({ data, teacherFile, ...rest }: RunConfig): string {
-  return JSON.stringify(sorted({ ...rest, data: data?.sha256, teacher: teacherFile?.sha256 }));
+export function settingsText<T extends Pick<RunConfig, "data" | "teacherFile">>(settings: T): string {
+  const { data, teacherFile, ...rest } = settings;
+  return JSON.stringify(sorted({ ...rest, data: data?.sha256, teacherFile: teacherFile?.sha256 }));
 }
 
 /** The same with all names in alphabetical order. */

@@ -193,7 +193,7 @@ function effectOf(config: RunConfig): string {
     ...rest.objective === "bregman" && divergence,
     adversarial: adversarial.weight > 0 ? adversarial : undefined,
   };
-  return settingsText({ ...config, distill: distill as RunConfig["distill"] });
+  return settingsText({ ...config, distill });
 }
 
 /** Calls `fail` where a setting is held against another that is, over whichever ways, held against it. */
