@@ -1,6 +1,7 @@
 /** Writes the digits with a tenth of the images of the classes 5 to 9: `deno run -A bench/studies/unbalanced_digits.ts OUT.npz`. */
 
 import { loadDigits } from "../../src/data/digits.ts";
+import { writeFileAtomic } from "../../src/io/disk.ts";
 import { encodeNpz } from "../../src/io/npz.ts";
 
 const [out] = Deno.args;
@@ -17,7 +18,7 @@ const kept = [...labels.keys()].filter((i) => {
 const perImage = height * width;
 const images = new Uint8Array(kept.length * perImage);
 kept.forEach((i, to) => images.set(pixels.subarray(i * perImage, (i + 1) * perImage), to * perImage));
-await Deno.writeFile(
+await writeFileAtomic(
   out,
   encodeNpz({
     images: { dtype: "u1", shape: [kept.length, height, width, 1], data: images },
