@@ -184,10 +184,16 @@ Deno.test({
         await Deno.writeTextFile(`${folder}/${name}`, "#!/bin/sh\nexit 1\n", { mode: 0o755 });
       }
       await Deno.mkdir(`${folder}/tests`);
-      await Deno.writeTextFile(`${folder}/tests/tiny_test.ts`, `Deno.test("passes", () => {});`);
+      await Deno.writeTextFile(
+        `${folder}/tests/tiny_test.ts`,
+        `Deno.test("passes", async () => { await new Promise((done) => setTimeout(done, 1000)); console.log("tiny"); });`,
+      );
+      const browserTest = (body: string) =>
+        Deno.writeTextFile(`${folder}/tests/browser_test.ts`, `Deno.test("Chromium", () => { ${body} });`);
+      await browserTest(`console.log("browser's");`);
       const run = async (args: string[], more: Record<string, string> = {}) => {
         const { code, out, errors } = await dibregman(["test", ...args], { ...env, ...more }, folder);
-        return { code, passed: out.includes("1 passed"), text: errors.join("\n") };
+        return { code, passed: out.includes("1 passed"), out, text: errors.join("\n") };
       };
 
       const one = await run(["--", "tests/tiny_test.ts"]);
@@ -207,6 +213,12 @@ Deno.test({
 
       const again = await run([]);
       assertEquals([again.code, again.text.includes("browser"), calls().length], [0, false, 1]);
+      // Two processes at once; what the browser's says comes last, and its failure is the suite's.
+      assertMatch(again.out, /tiny\n[^]*1 passed[^]*browser's\n[^]*1 passed/);
+      await browserTest(`throw new Error("on purpose");`);
+      const failed = await run([]);
+      assertEquals(failed.code, 1, failed.out);
+      assertMatch(failed.out, /1 passed[^]*on purpose[^]*0 passed \| 1 failed/);
     }),
 });
 

@@ -77,5 +77,5 @@ async function installDriver(missing: AdapterError, { install }: SetupOptions): 
 
 /** Runs the same command line in a new process. */
 function runAgain(flags: readonly string[] = []): Promise<number> {
-  return runChild(["run", "-A", ...flags, Deno.mainModule, ...Deno.args], { [MARKER]: "1" });
+  return runChild(["run", "-A", ...flags, Deno.mainModule, ...Deno.args], { env: { [MARKER]: "1" } });
 }

@@ -4,5 +4,8 @@ import { runSuite } from "./suite.ts";
 
 /** Runs the command with the arguments that follow its name. */
 export async function run(args: string[]): Promise<void> {
-  await runSuite({ name: "test", folder: "tests/", browser: true, summary: "Runs the tests." }, args);
+  await runSuite(
+    { name: "test", folder: "tests/", browser: "tests/browser_test.ts", summary: "Runs the tests." },
+    args,
+  );
 }
