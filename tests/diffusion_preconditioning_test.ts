@@ -67,6 +67,18 @@ for (const [preconditioning, row] of TABLE) {
   });
 }
 
+gpuTest("preconditioning: VP's condition at small noise levels, where 1 + σ² keeps little of σ", async (gpu) => {
+  const workspace = new Workspace(gpu);
+  const sigmas = [1e-3, 0.002, 0.01, 0.1, 0.3, 0.316, 0.317, 0.33].map(Math.fround);
+  const { cNoise } = coefficients(VP_PRECONDITIONING, constant(sigmas, [sigmas.length]));
+  const got = (await evaluate(workspace, { cNoise })).cNoise;
+  workspace.destroy();
+  sigmas.forEach((sigma, i) => {
+    const expected = 999 * vpTime(sigma);
+    assert(Math.abs(got[i]! / expected - 1) < 2e-6, `σ ${sigma}: ${got[i]}, not ${expected}`);
+  });
+});
+
 Deno.test("preconditioning: the limits of the noise levels", () => {
   assertEquals(sigmaLimits(EDM_PRECONDITIONING), { sigmaMin: 0, sigmaMax: Infinity });
   assertEquals(sigmaLimits(VE_PRECONDITIONING), { sigmaMin: 0.02, sigmaMax: 100 });

@@ -1,6 +1,6 @@
 /** The preconditionings' coefficients as tensors (EDM, table 1): D(x, σ) = c_skip x + c_out F(c_in x, c_noise). */
 
-import { affine, constant, div, log, sqrt, square, type Tensor } from "../graph/mod.ts";
+import { affine, constant, div, greater, log, mul, sqrt, square, type Tensor, where } from "../graph/mod.ts";
 import type { Preconditioning } from "../nn/preconditioning.ts";
 import type { SigmaRange } from "./edm.ts";
 
@@ -57,8 +57,15 @@ type Vp = Extract<Preconditioning, { kind: "vp" }>;
 
 /** The time t at which the variance preserving process has the noise level σ(t). */
 function vpTime({ betaD, betaMin }: Vp, sigma: Tensor): Tensor {
-  const logVariance = log(affine(square(sigma), 1, 1));
-  return affine(sqrt(affine(logVariance, 2 * betaD, betaMin ** 2)), 1 / betaD, -betaMin / betaD);
+  const logVariance = log1p(square(sigma));
+  return div(affine(logVariance, 2, 0), affine(sqrt(affine(logVariance, 2 * betaD, betaMin ** 2)), 1, betaMin));
+}
+
+/** ln(1 + x) of x ≥ 0; of a small one the first terms of 2 artanh(x/(2 + x)), as 1 + x has rounded most of it away. */
+function log1p(x: Tensor): Tensor {
+  const y = div(x, affine(x, 1, 2)), y2 = square(y);
+  const series = mul(y, affine(mul(y2, affine(y2, 1 / 5, 1 / 3)), 2, 2));
+  return where(greater(x, constant([0.1], [])), log(affine(x, 1, 1)), series);
 }
 
 /** σ(t) = √(exp(½ β_d t² + β_min t) − 1) of the variance preserving process. */
