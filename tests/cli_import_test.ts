@@ -269,3 +269,14 @@ Deno.test("denoise: arrays that the network does not take are named", async () =
   assertMatch(await refused([...good], 2), /--out is missing/);
   assert(!(await files(root)).some((name) => name.startsWith("worse")), "nothing half-written");
 });
+
+Deno.test("denoise: images that come out as NaN are an error, and no file", async () => {
+  const { x, sigma } = await decodeNpz(await Deno.readFile(IO), IO);
+  const [path, out] = [`${root}/huge.npz`, `${root}/nan.npz`];
+  const huge: NpyArray = { ...x!, dtype: "f4", data: new Float32Array(x!.data.length).fill(3e38) };
+  await Deno.writeFile(path, encodeNpz({ x: huge, sigma: sigma! }));
+  const { code, errors } = await dibregman(["denoise", "--model", SONG, "--in", path, "--out", out]);
+  assertEquals(code, 1, errors.join("\n"));
+  assertEquals(errors.at(-1), `error: ${path}: ${SONG} makes NaN or infinite pixels of it; nothing is written.`);
+  assert(!(await files(root)).includes("nan.npz"));
+});

@@ -8,7 +8,7 @@ import { compileSolver, createSampler, DEFAULT_SOLVER, latentValues, uploadWeigh
 import { evaluationsOf, type SolverSettings, solverSteps } from "../src/diffusion/solvers.ts";
 import { constant, evaluate, Workspace } from "../src/graph/mod.ts";
 import { ImageSampler } from "../src/diffusion/image_sampler.ts";
-import { UsageError } from "../src/gpu/errors.ts";
+import { NonFiniteError, UsageError } from "../src/gpu/errors.ts";
 import { encodeModel, type ModelInfo } from "../src/io/model.ts";
 import { createNetwork } from "../src/nn/networks.ts";
 import { VE_PRECONDITIONING, VP_PRECONDITIONING } from "../src/nn/preconditioning.ts";
@@ -171,6 +171,24 @@ gpuTest("samplers: classes are drawn by the model's shares, or are the one that 
     assertEquals(await sample(undefined, [1, 0]), zeros);
     assertEquals(await sample(0, [0, 1]), zeros);
     assert(even.some((byte, i) => byte !== ones[i]) && even.some((byte, i) => byte !== zeros[i]));
+  }
+  workspace.destroy();
+});
+
+gpuTest("samplers: a model whose weights are finite and whose images are not is an error", async (gpu) => {
+  const common = { network: NETWORK, mean: 0, std: 0.5, provenance: {} };
+  const workspace = new Workspace(gpu);
+  for (const kind of [{ kind: "teacher" }, { kind: "generator", sigmaInit: 2.5 }] as const) {
+    const info: ModelInfo = { ...common, ...kind };
+    const arrays = new Map(
+      [...hashedWeights(createNetwork(info).parameters)].map(([name, values]) => [name, values.map((v) => v * 1e35)]),
+    );
+    const sampler = await createSampler(uploadWeights(workspace, info, arrays), info, { batch: 2 });
+    await assertRejects(
+      () => sampler.sample(1, 0, 3),
+      NonFiniteError,
+      `The ${kind.kind} draws images with NaN or infinite pixels`,
+    );
   }
   workspace.destroy();
 });

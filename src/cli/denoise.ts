@@ -2,7 +2,7 @@
 
 import { denoise } from "../diffusion/edm.ts";
 import { uploadWeights } from "../diffusion/sampler.ts";
-import { FileError, UsageError } from "../gpu/errors.ts";
+import { FileError, NonFiniteError, UsageError } from "../gpu/errors.ts";
 import { shapeText, Workspace } from "../graph/mod.ts";
 import type { ModelInfo } from "../io/model.ts";
 import { encodeNpz, type NpyArray } from "../io/npz.ts";
@@ -63,6 +63,9 @@ export async function run(args: string[]): Promise<void> {
   for (let first = 0; first < inputs.count; first += batch) {
     const part = await evaluate(inputs, first);
     denoised.set(part, first * imageChannels * resolution ** 2);
+  }
+  if (!denoised.every(Number.isFinite)) {
+    throw new NonFiniteError(`${values.in}: ${values.model} makes NaN or infinite pixels of it; nothing is written.`);
   }
   const shape = [inputs.count, imageChannels, resolution, resolution];
   await writeFileAtomic(values.out, encodeNpz({ denoised: { dtype: "f4", shape, data: denoised } }));

@@ -60,6 +60,7 @@ export class ImageSampler {
    * Images `first` … `first + n − 1` of the endless sequence that `seed` (u32) stands for.
    *
    * @throws {UsageError} where `n`, `seed` or `first` is no whole number from 0 on.
+   * @throws {NonFiniteError} where the model gives a NaN or an infinity.
    */
   async sample(
     options: { readonly n: number; readonly seed?: number; readonly first?: number },

@@ -2,6 +2,7 @@
 
 import type { Seed } from "../data/philox.ts";
 import { dataToBytes } from "../data/scaling.ts";
+import { NonFiniteError } from "../gpu/errors.ts";
 import {
   add,
   affine,
@@ -10,11 +11,13 @@ import {
   greater,
   host,
   type HostValues,
+  isFinite,
   mul,
   type Program,
   randomNormal,
   type Run,
   sub,
+  sum,
   type Tensor,
   toUint8,
   type Variable,
@@ -51,6 +54,7 @@ export interface Sampler {
    *
    * @param label the class of all of them, where the network knows classes; when absent each of a random one, by the
    * model's shares.
+   * @throws {NonFiniteError} where the network gives a NaN or an infinity.
    */
   sample(seed: number, first: number, count: number, label?: number): Promise<Uint8Array<ArrayBuffer>>;
 }
@@ -128,17 +132,25 @@ async function inBatches(
   info: ModelInfo,
   batch: number,
   count: number,
-  run: (first: number) => Promise<Uint32Array>,
+  run: (first: number) => Program,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const { imageChannels, resolution } = imageSize(info.network);
   const perImage = imageChannels * resolution ** 2;
   const images = new Uint8Array(count * perImage);
   for (let done = 0; done < count; done += batch) {
-    const words = await run(done);
-    const bytes = new Uint8Array(words.buffer, 0, Math.min(batch, count - done) * perImage);
+    const { images: words, broken } = await run(done).read();
+    if (broken![0]! > 0) {
+      throw new NonFiniteError(`The ${info.kind} draws images with NaN or infinite pixels (${broken![0]} of a batch).`);
+    }
+    const bytes = new Uint8Array(words!.buffer, 0, Math.min(batch, count - done) * perImage);
     images.set(bytes, done * perImage);
   }
   return images;
+}
+
+/** What is read of the images `x`: their bytes, and how many values have none. */
+function drawnFrom(x: Tensor, info: ModelInfo): Record<"images" | "broken", Tensor> {
+  return { images: toUint8(x, dataToBytes(info)), broken: sum(affine(isFinite(x), -1, 1)) };
 }
 
 /** The network of `weights` without what training makes of it. */
@@ -156,14 +168,14 @@ async function generatorSampler(weights: Weights, info: ModelInfo, batch: number
   const x = generate(inF32(weights), weights.lookup, { z, noises, conditions }, levels);
   const program = await workspace.compile({
     label: "sample.generator",
-    outputs: { images: toUint8(x, dataToBytes(info)) },
+    outputs: drawnFrom(x, info),
   });
   return {
     evaluations: levels.length,
     sample: (seed, first, count, label) =>
-      inBatches(info, batch, count, async (done) => {
+      inBatches(info, batch, count, (done) => {
         workspace.submit([program.at({ ...latentValues(seed, first + done), ...labelValues(info, label) })]);
-        return (await program.read()).images as Uint32Array;
+        return program;
       }),
   };
 }
@@ -187,15 +199,15 @@ async function solverSampler(
   const begin = await workspace.compile({ label: "sample.begin", updates });
   const finish = await workspace.compile({
     label: "sample.finish",
-    outputs: { images: toUint8(x.tensor, dataToBytes(info)) },
+    outputs: drawnFrom(x.tensor, info),
   });
   return {
     evaluations: evaluationsOf(steps) * (guidance === 1 ? 1 : 2),
     sample: (seed, first, count, label) =>
-      inBatches(info, batch, count, async (done) => {
+      inBatches(info, batch, count, (done) => {
         const random = latentValues(seed, first + done);
         workspace.submit([begin.at({ ...random, ...labelValues(info, label) }), ...runs(random), finish.at()]);
-        return (await finish.read()).images as Uint32Array;
+        return finish;
       }),
   };
 }
