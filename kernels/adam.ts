@@ -45,7 +45,7 @@ export function adamEma<B>(b: AdamBuffers<B>, s: AdamShape): Dispatch<B> {
     label: "adam",
     source: lanes === 4 ? source : source.replaceAll(/vec4<([fu]32)>/g, "$1"),
     constants: { SANITISE: Number(s.sanitise ?? false) },
-    uniforms: [s.count / lanes, ...floats.map((value) => new F32(value))],
+    uniforms: [s.count / lanes, ...floats.map((value) => new F32(value)), 0],
     reads: [b.grad, b.hyper, b.control],
     writes: [b.p, b.m, b.v, b.ema],
     workgroups: spread(ceilDiv(s.count / lanes, 64)),

@@ -21,6 +21,7 @@ struct Shape {
   one_minus_beta2: f32,
   epsilon: f32,
   decay: f32,
+  zero: u32, // which compilers do not know
 }
 
 @group(0) @binding(0) var<uniform> shape: Shape;
@@ -34,11 +35,13 @@ struct Shape {
 
 const SANITISE: bool = false;
 
-// NaN as 0, +-infinity as +-1e5 (EDM's training). By their bits: compilers may take for granted that there are none.
+// NaN as 0, +-infinity as +-1e5 (EDM's training). By their bits: compilers may take for granted that there are none, and
+// LLVM's see through a plain test of the bits.
 fn sanitised(g: vec4<f32>) -> vec4<f32> {
-  let magnitude = bitcast<vec4<u32>>(g) & vec4<u32>(0x7fffffffu);
+  let bits = bitcast<vec4<u32>>(g) ^ vec4<u32>(shape.zero);
+  let magnitude = bits & vec4<u32>(0x7fffffffu);
   let infinite = magnitude == vec4<u32>(0x7f800000u);
-  let bounded = select(g, select(vec4<f32>(1e5), vec4<f32>(-1e5), bitcast<vec4<u32>>(g) != magnitude), infinite);
+  let bounded = select(g, select(vec4<f32>(1e5), vec4<f32>(-1e5), bits != magnitude), infinite);
   return select(bounded, vec4<f32>(0.0), magnitude > vec4<u32>(0x7f800000u));
 }
 

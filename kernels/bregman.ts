@@ -90,6 +90,7 @@ export function bregmanWeights<B>(b: BregmanBuffers<B>, s: BregmanShape): Dispat
       new F32(bounds.logit),
       new F32(bounds.logRatioMin),
       new F32(bounds.logRatioMax),
+      0,
     ],
     reads: [b.logits, b.blend, b.offsets ?? b.logits, b.given ?? b.logits],
     writes: [b.weights, b.ratios, b.stats],

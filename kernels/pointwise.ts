@@ -62,8 +62,10 @@ const FUNCTIONS: Readonly<Record<PointwiseFunction, Emit>> = {
   relu: ([x]) => `max(${x}, T(0.0))`,
   sin: ([x]) => `sine(${x}, T(0.0))`,
   cos: ([x]) => `sine(${x}, T(1.0))`,
-  // By the bits: NaN tests by comparison are unreliable on some drivers.
-  isFinite: ([x]) => `select(T(1.0), T(0.0), (bitcast<U>(${x}) & U(0x7f800000u)) == U(0x7f800000u))`,
+  // By the bits, as compilers may take for granted that no comparison sees a NaN; and past a zero that they do not know,
+  // as LLVM takes the plain test of a computed value's bits for such a comparison too.
+  isFinite: ([x], [zero]) =>
+    `select(T(1.0), T(0.0), ((bitcast<U>(${x}) ^ bitcast<U>(T(${zero}))) & U(0x7f800000u)) == U(0x7f800000u))`,
 };
 
 /**

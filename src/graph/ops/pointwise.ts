@@ -174,4 +174,4 @@ export const sin = (x: Tensor): Tensor => pointwise("sin", [x]);
 /** cos x */
 export const cos = (x: Tensor): Tensor => pointwise("cos", [x]);
 /** 1 where x is neither NaN nor infinite, else 0. */
-export const isFinite = (x: Tensor): Tensor => pointwise("isFinite", [x]);
+export const isFinite = (x: Tensor): Tensor => pointwise("isFinite", [x], [0]);
