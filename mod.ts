@@ -28,6 +28,7 @@
 
 export { BREGMAN_KINDS, type BregmanKind } from "./kernels/bregman.ts";
 export type { PointwiseFunction } from "./kernels/pointwise.ts";
+export type { Commands, Recorded } from "./src/gpu/commands.ts";
 export * from "./src/gpu/errors.ts";
 export * from "./src/gpu/family.ts";
 export * from "./src/gpu/kernel.ts";

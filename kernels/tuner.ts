@@ -251,24 +251,23 @@ async function sample(gpu: Gpu, tasks: readonly Task[]): Promise<void> {
   tasks.forEach((task, i) => task.best = Math.min(task.best, milliseconds[i]! / task.times));
 }
 
-/** The device's own times: one submit, one wait. */
+/** The device's own times: a submit for each, one wait. Infinity where its clock began anew meanwhile. */
 async function stamped(gpu: Gpu, tasks: readonly Task[]): Promise<number[]> {
   const { device } = gpu;
   const count = 2 * tasks.length;
   const querySet = device.createQuerySet({ type: "timestamp", count });
   const resolved = gpu.buffer(8 * count, "timestamps", 0x200 | 0x04);
   try {
-    const encoder = device.createCommandEncoder();
     tasks.forEach((task, i) =>
-      recordRuns(encoder, task, {
+      submitRuns(gpu, task, {
         timestampWrites: { querySet, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 },
       })
     );
+    const encoder = device.createCommandEncoder();
     encoder.resolveQuerySet(querySet, 0, count, resolved, 0);
     device.queue.submit([encoder.finish()]);
     const [bytes] = await gpu.read([{ buffer: resolved, size: 8 * count }]);
-    const stamps = new BigUint64Array(bytes!);
-    return tasks.map((_, i) => Number(stamps[2 * i + 1]! - stamps[2 * i]!) / 1e6);
+    return elapsed(new BigUint64Array(bytes!));
   } finally {
     querySet.destroy();
     gpu.free(resolved);
@@ -279,18 +278,26 @@ async function stamped(gpu: Gpu, tasks: readonly Task[]): Promise<number[]> {
 async function awaited(gpu: Gpu, tasks: readonly Task[]): Promise<number[]> {
   const milliseconds: number[] = [];
   for (const task of tasks) {
-    const encoder = gpu.device.createCommandEncoder();
-    recordRuns(encoder, task);
     const started = performance.now();
-    gpu.device.queue.submit([encoder.finish()]);
+    submitRuns(gpu, task);
     await gpu.idle();
     milliseconds.push(performance.now() - started);
   }
   return milliseconds;
 }
 
-function recordRuns(encoder: GPUCommandEncoder, task: Task, descriptor?: GPUComputePassDescriptor): void {
+function submitRuns({ device }: Gpu, task: Task, descriptor?: GPUComputePassDescriptor): void {
+  const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass(descriptor);
   for (let run = 0; run < task.times; run++) task.record(pass);
   pass.end();
+  device.queue.submit([encoder.finish()]);
+}
+
+/** Milliseconds between the start and the end of each pass, from nanoseconds; Infinity where the clock ran backwards. */
+export function elapsed(stamps: BigUint64Array): number[] {
+  return Array.from({ length: stamps.length / 2 }, (_, i) => {
+    const nanoseconds = Number(stamps[2 * i + 1]! - stamps[2 * i]!);
+    return nanoseconds < 0 ? Infinity : nanoseconds / 1e6;
+  });
 }

@@ -3,7 +3,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { conv2d as conv2dFamily, convolution } from "../kernels/conv2d.ts";
 import { VARIANTS } from "../kernels/families.ts";
-import { chooseVariant, measureVariants, ShapeRecorder, type UsedShape } from "../kernels/tuner.ts";
+import { chooseVariant, elapsed, measureVariants, ShapeRecorder, type UsedShape } from "../kernels/tuner.ts";
 import { compileTeacherStep, imageValues } from "../src/diffusion/teacher.ts";
 import { FileError } from "../src/gpu/errors.ts";
 import { KernelChoices, type TuningTable } from "../src/gpu/family.ts";
@@ -217,6 +217,11 @@ function uneven(used: UsedShape): UsedShape {
     lower: (variant) => variant === "once" ? lowered : { ...lowered, dispatches: often },
   };
 }
+
+Deno.test("times of passes: milliseconds, and none where the device's clock began anew", () => {
+  const late = 2n ** 63n; // far beyond what a number holds exactly
+  assertEquals(elapsed(new BigUint64Array([late, late + 2_500_000n, 7n, 7n, late, 3n])), [2.5, 0, Infinity]);
+});
 
 gpuTest("variants are timed: forty times the work takes longer, and no buffer stays", async (gpu) => {
   const recorder = new ShapeRecorder(gpu.choices.adapter, (tensor) => tensor as Tensor);

@@ -593,20 +593,13 @@ programTest("a buffer that is too large is refused with its figures", async (wor
   assertEquals([...(await program.read()).y!], [1]);
 });
 
+/** What a dispatch has beside its name and its code. */
+const NOTHING = { uniforms: [], reads: [], writes: [], workgroups: [1, 1, 1], flops: 0, bytes: 0 } as const;
+
 programTest("a kernel that does not compile is shown with its line", async ({ gpu }) => {
   const source = "@compute @workgroup_size(1)\nfn main() {\n  let x = 1.0 + true;\n}\n";
   const error = await assertRejects(
-    () =>
-      gpu.pipeline({
-        label: "broken",
-        source,
-        uniforms: [],
-        reads: [],
-        writes: [],
-        workgroups: [1, 1, 1],
-        flops: 0,
-        bytes: 0,
-      }),
+    () => gpu.pipeline({ ...NOTHING, label: "broken", source }),
     ShaderError,
     "Kernel broken did not compile",
   );
@@ -666,6 +659,64 @@ programTest("kernels are listed and profiled", async (workspace) => {
   );
   assertEquals(await contents(workspace, count), [[5]], "state is as it was");
   assertEquals((await program.readMetrics()).map(({ runs }) => [...runs!]), [[5]], "only the real run is recorded");
+});
+
+gpuTest("work is cut into jobs: more submits, the same bits, whatever a job may hold", async (gpu) => {
+  const { queue } = gpu.device;
+  const trained = async (jobFlops?: number) => {
+    const workspace = new Workspace(gpu, jobFlops);
+    const { loss, grads } = network(2, 6);
+    const state = filled(workspace, "state", [0]);
+    const program = await workspace.compile({
+      label: "cut",
+      outputs: { loss, ...Object.fromEntries(grads.map((grad, i) => [`grad${i}`, grad])) },
+      metrics: { runs: state.tensor },
+      updates: [[state, g.add(state.tensor, g.host("x", [1]))]],
+    });
+    let submits = 0;
+    const submit = queue.submit;
+    queue.submit = (buffers) => {
+      submits++;
+      return submit.call(queue, buffers);
+    };
+    try {
+      workspace.submit([program.at({ x: 1 }), program.at({ x: 2 }), program.at({ x: 4 })]);
+    } finally {
+      queue.submit = submit;
+    }
+    const results = { ...await program.read(), state: (await contents(workspace, state))[0]! };
+    const metrics = (await program.readMetrics()).map(({ runs }) => [...runs!]);
+    const { dispatches, flops } = program.cost;
+    workspace.destroy();
+    return { submits, dispatches, flops, kept: { metrics, ...results } };
+  };
+  const whole = await trained();
+  assertEquals([whole.submits, whole.kept.metrics], [1, [[0], [1], [3]]]);
+  let { submits } = whole;
+  for (const share of [1, 0.5, 0.1, 0]) {
+    const cut = await trained(share * whole.flops);
+    assertEquals(cut.kept, whole.kept);
+    assert(cut.submits > submits && cut.submits <= 3 * whole.dispatches, `${share}: ${cut.submits} after ${submits}`);
+    ({ submits } = cut);
+  }
+});
+
+gpuTest("a kernel that the driver cannot compile is named", async (gpu) => {
+  const { device } = gpu;
+  const pop = device.popErrorScope;
+  const outcomes = [null, { message: "too many registers" }];
+  device.popErrorScope = async () => (await pop.call(device), outcomes.shift() ?? null);
+  try {
+    const source = "@compute @workgroup_size(1)\nfn main() {}\n// greedy";
+    await assertRejects(
+      () => gpu.pipeline({ ...NOTHING, label: "greedy", source }),
+      ShaderError,
+      "Kernel greedy did not compile: too many registers",
+    );
+  } finally {
+    device.popErrorScope = pop;
+  }
+  gpu.check();
 });
 
 programTest("memory stays flat over many submits", async (workspace) => {

@@ -208,6 +208,7 @@ export class Gpu {
     if (known) return known;
     const code = specialise(source, constants, f16);
     const layout = this.#layout(uniforms.length > 0, reads.length, writes.length, label);
+    this.device.pushErrorScope("internal"); // the driver's own compiler
     this.device.pushErrorScope("validation");
     const module = this.device.createShaderModule({ code, label });
     const pipeline = this.device.createComputePipeline({
@@ -215,7 +216,8 @@ export class Gpu {
       layout: this.device.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: { module, entryPoint: entry },
     });
-    const error = await this.device.popErrorScope();
+    const errors = await Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]);
+    const error = errors[0] ?? errors[1];
     if (error) throw new ShaderError(`Kernel ${label} did not compile: ${await describe(module, code, error.message)}`);
     const made = { pipeline, layout };
     sameSource.set(key, made);

@@ -22,7 +22,7 @@ import {
   Program,
   type ProgramCost,
   type ProgramSpec,
-  type Recorded,
+  type RecordedDispatch,
 } from "./program.ts";
 import { type Node, shapeText, type Tensor } from "./tensor.ts";
 import type { Variable, Workspace } from "./workspace.ts";
@@ -350,7 +350,7 @@ async function record(
   steps: readonly Step[],
   locate: (tensor: Tensor) => Storage,
   own: Own,
-): Promise<Recorded[]> {
+): Promise<RecordedDispatch[]> {
   const { gpu } = workspace;
   const dispatches = steps.flatMap((step) => step.dispatches);
   const pipelines: Pipeline[] = [];
@@ -381,6 +381,7 @@ async function record(
       dispatch,
       pipeline,
       group: gpu.device.createBindGroup({ layout, entries, label: dispatch.label }),
+      flops: dispatch.flops,
       x,
       y,
       z,

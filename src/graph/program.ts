@@ -1,6 +1,7 @@
 /** Compiled graphs and their replay: nothing is planned, built or awaited any more. */
 
 import { GraphError } from "../gpu/errors.ts";
+import { Commands, type Recorded } from "../gpu/commands.ts";
 import { BINDING_ALIGNMENT } from "../gpu/gpu.ts";
 import type { Dispatch } from "../gpu/kernel.ts";
 import type { ConstantAttrs, Storage } from "./ops/leaf.ts";
@@ -47,20 +48,18 @@ export interface ProgramCost {
   readonly peakLiveBytes: number;
 }
 
-/** A dispatch ready to be recorded. */
-export interface Recorded {
+/** A dispatch of a program, ready to be recorded. */
+export interface RecordedDispatch extends Recorded {
   /** What it was made from. */
   readonly dispatch: Dispatch<Tensor>;
-  /** Its pipeline. */
-  readonly pipeline: GPUComputePipeline;
-  /** Its buffers. */
-  readonly group: GPUBindGroup;
-  /** Its workgroups, beside the rest: taking them apart at every run is a quarter of the time to encode. */
-  readonly x: number;
-  /** See `x`. */
-  readonly y: number;
-  /** See `x`. */
-  readonly z: number;
+}
+
+/** Where a run's values lie that the host gave. */
+export interface Upload {
+  /** Values of all runs of a submit. */
+  readonly buffer: GPUBuffer;
+  /** Where this run's begin, in bytes. */
+  readonly offset: number;
 }
 
 /** A copy between ranges of buffers, outside the pass. */
@@ -96,7 +95,7 @@ export interface MetricSlot {
 /** What a compiled program consists of; assembled by `compileProgram`. */
 export interface ProgramParts {
   /** Dispatches in order. */
-  readonly recorded: readonly Recorded[];
+  readonly recorded: readonly RecordedDispatch[];
   /** Copies made before the pass: state that the run changes and the results show. */
   readonly snapshots: readonly Copy[];
   /** Copies made after the pass: updates that could not be computed in place. */
@@ -189,34 +188,27 @@ export class Program {
   }
 
   /** Records one run; used by `Workspace.submit`. */
-  encode(encoder: GPUCommandEncoder, upload: { buffer: GPUBuffer; offset: number } | undefined): void {
-    this.#prepare(encoder, upload);
-    const pass = encoder.beginComputePass();
-    let current: GPUComputePipeline | undefined;
-    for (const { pipeline, group, x, y, z } of this.parts.recorded) {
-      if (pipeline !== current) pass.setPipeline(current = pipeline);
-      pass.setBindGroup(0, group);
-      pass.dispatchWorkgroups(x, y, z);
-    }
-    pass.end();
-    this.#copyResults(encoder);
+  encode(commands: Commands, upload: Upload | undefined): void {
+    this.#prepare(commands, upload);
+    for (const recorded of this.parts.recorded) commands.dispatch(recorded);
+    this.#copyResults(commands);
   }
 
-  #prepare(encoder: GPUCommandEncoder, upload: { buffer: GPUBuffer; offset: number } | undefined): void {
+  #prepare(commands: Commands, upload: Upload | undefined): void {
     const { hostBuffer, snapshots } = this.parts;
-    if (hostBuffer && upload) encoder.copyBufferToBuffer(upload.buffer, upload.offset, hostBuffer, 0, this.hostBytes);
-    copyAll(encoder, snapshots);
+    if (hostBuffer && upload) commands.copy(upload.buffer, upload.offset, hostBuffer, 0, this.hostBytes);
+    copyAll(commands, snapshots);
   }
 
-  #copyResults(encoder: GPUCommandEncoder): void {
+  #copyResults(commands: Commands): void {
     const { copies, metrics, metricsBuffer, metricsLength } = this.parts;
     if (metricsBuffer) {
       const base = this.#metricsHeld++ * metricsLength;
       for (const { from, offset, length } of metrics) {
-        encoder.copyBufferToBuffer(from.buffer, from.offset, metricsBuffer, (base + offset) * 4, length * 4);
+        commands.copy(from.buffer, from.offset, metricsBuffer, (base + offset) * 4, length * 4);
       }
     }
-    copyAll(encoder, copies);
+    copyAll(commands, copies);
   }
 
   /** The metrics of every run since the last call, oldest first: one wait. */
@@ -350,9 +342,9 @@ export class Program {
       to: { buffer: gpu.buffer(from.size, "saved state"), offset: 0, size: from.size },
     }));
     const submit = (copies: readonly Copy[]) => {
-      const encoder = gpu.device.createCommandEncoder();
-      copyAll(encoder, copies);
-      gpu.device.queue.submit([encoder.finish()]);
+      const commands = new Commands(gpu.device);
+      copyAll(commands, copies);
+      commands.submit();
     };
     submit(saved);
     return () => {
@@ -372,27 +364,21 @@ export class Program {
     if (upload) device.queue.writeBuffer(upload, 0, words);
     const perSet = 1024;
     const sets: { set: GPUQuerySet; resolved: GPUBuffer; count: number }[] = [];
-    const encoder = device.createCommandEncoder();
-    this.#prepare(encoder, upload && { buffer: upload, offset: 0 });
+    const commands = new Commands(device);
+    this.#prepare(commands, upload && { buffer: upload, offset: 0 });
     for (let start = 0; start < recorded.length; start += perSet) {
       const part = recorded.slice(start, start + perSet);
       const count = part.length * 2;
       const set = device.createQuerySet({ type: "timestamp", count });
       const resolved = gpu.buffer(count * 8, "timestamps", 0x200 | 0x04);
-      part.forEach(({ pipeline, group, x, y, z }, i) => {
-        const pass = encoder.beginComputePass({
-          timestampWrites: { querySet: set, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 },
-        });
-        pass.setPipeline(pipeline);
-        pass.setBindGroup(0, group);
-        pass.dispatchWorkgroups(x, y, z);
-        pass.end();
-      });
-      encoder.resolveQuerySet(set, 0, count, resolved, 0);
+      part.forEach((one, i) =>
+        commands.timed(one, { querySet: set, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 })
+      );
+      commands.resolve(set, count, resolved);
       sets.push({ set, resolved, count });
     }
-    copyAll(encoder, this.parts.copies);
-    device.queue.submit([encoder.finish()]);
+    copyAll(commands, this.parts.copies);
+    commands.submit();
     const data = await gpu.read(sets.map(({ resolved, count }) => ({ buffer: resolved, size: count * 8 })));
     for (const { set, resolved } of sets) {
       set.destroy();
@@ -411,8 +397,6 @@ export class Program {
   }
 }
 
-function copyAll(encoder: GPUCommandEncoder, copies: readonly Copy[]): void {
-  for (const { from, to } of copies) {
-    encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, to.size);
-  }
+function copyAll(commands: Commands, copies: readonly Copy[]): void {
+  for (const { from, to } of copies) commands.copy(from.buffer, from.offset, to.buffer, to.offset, to.size);
 }

@@ -1,6 +1,7 @@
 /** What programs share: the device, the pool of transient buffers, and named state. */
 
 import { GraphError } from "../gpu/errors.ts";
+import { Commands } from "../gpu/commands.ts";
 import { BINDING_ALIGNMENT, type Gpu } from "../gpu/gpu.ts";
 import { compileProgram } from "./compile.ts";
 import type { Program, ProgramSpec, Run } from "./program.ts";
@@ -86,8 +87,8 @@ export class Workspace {
   #upload: GPUBuffer | undefined;
   #buffers: GPUBuffer[] = [];
 
-  /** Works on `gpu`. */
-  constructor(readonly gpu: Gpu) {}
+  /** Works on `gpu`; see {@linkcode Commands} for `jobFlops`. */
+  constructor(readonly gpu: Gpu, private readonly jobFlops?: number) {}
 
   /** Makes zeroed state of the given shape. */
   variable(name: string, shape: Shape, dtype: LeafDType = "f32"): Variable {
@@ -119,7 +120,7 @@ export class Workspace {
     this.#programs.delete(program);
   }
 
-  /** Runs programs in order: one upload, one command buffer, one submit, no wait. */
+  /** Runs programs in order: one upload, one job (of more than `jobFlops`: several), no wait. */
   submit(runs: readonly Run[]): void {
     this.gpu.check();
     const { device } = this.gpu;
@@ -134,10 +135,10 @@ export class Workspace {
       end += program.hostBytes;
     }
     const upload = total > 0 ? this.#uploadBuffer(total) : undefined;
-    const encoder = device.createCommandEncoder();
-    runs.forEach(({ program }, i) => program.encode(encoder, upload && { buffer: upload, offset: offsets[i]! }));
     if (upload) device.queue.writeBuffer(upload, 0, words);
-    device.queue.submit([encoder.finish()]);
+    const commands = new Commands(device, this.jobFlops);
+    runs.forEach(({ program }, i) => program.encode(commands, upload && { buffer: upload, offset: offsets[i]! }));
+    commands.submit();
   }
 
   /** Contents of several variables: one submit, one wait. */
