@@ -35,19 +35,14 @@ export class Commands {
   /** A dispatch, in one pass with those before it. */
   dispatch(recorded: Recorded): void {
     this.#makeRoom(recorded.flops);
-    const { pipeline, group, x, y, z } = recorded;
-    const pass = this.#pass ??= this.#recording().beginComputePass();
-    if (pipeline !== this.#pipeline) pass.setPipeline(this.#pipeline = pipeline);
-    pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(x, y, z);
+    this.#record(this.#pass ??= this.#recording().beginComputePass(), recorded);
   }
 
   /** A dispatch in a pass of its own, with the times of its start and its end. */
   timed(recorded: Recorded, timestampWrites: GPUComputePassTimestampWrites): void {
     this.#makeRoom(recorded.flops);
     this.#endPass();
-    this.#pass = this.#recording().beginComputePass({ timestampWrites });
-    this.dispatch({ ...recorded, flops: 0 });
+    this.#record(this.#pass = this.#recording().beginComputePass({ timestampWrites }), recorded);
     this.#endPass();
   }
 
@@ -69,6 +64,12 @@ export class Commands {
     if (this.#encoder) this.device.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
     this.#flops = 0;
+  }
+
+  #record(pass: GPUComputePassEncoder, { pipeline, group, x, y, z }: Recorded): void {
+    if (pipeline !== this.#pipeline) pass.setPipeline(this.#pipeline = pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(x, y, z);
   }
 
   #makeRoom(flops: number): void {
