@@ -188,9 +188,9 @@ Deno.test({
         `${folder}/tests/tiny_test.ts`,
         `Deno.test("passes", async () => { await new Promise((done) => setTimeout(done, 1000)); console.log("tiny"); });`,
       );
-      const browserTest = (body: string) =>
-        Deno.writeTextFile(`${folder}/tests/browser_test.ts`, `Deno.test("Chromium", () => { ${body} });`);
-      await browserTest(`console.log("browser's");`);
+      const secondTest = (body: string) =>
+        Deno.writeTextFile(`${folder}/tests/cli_second_test.ts`, `Deno.test("second", () => { ${body} });`);
+      await secondTest(`console.log("second");`);
       const run = async (args: string[], more: Record<string, string> = {}) => {
         const { code, out, errors } = await dibregman(["test", ...args], { ...env, ...more }, folder);
         return { code, passed: out.includes("1 passed"), out, text: errors.join("\n") };
@@ -213,9 +213,9 @@ Deno.test({
 
       const again = await run([]);
       assertEquals([again.code, again.text.includes("browser"), calls().length], [0, false, 1]);
-      // Two processes at once; what the browser's says comes last, and its failure is the suite's.
-      assertMatch(again.out, /tiny\n[^]*1 passed[^]*browser's\n[^]*1 passed/);
-      await browserTest(`throw new Error("on purpose");`);
+      // Two processes at once; what the second says comes last, and its failure is the suite's.
+      assertMatch(again.out, /tiny\n[^]*1 passed[^]*second\n[^]*1 passed/);
+      await secondTest(`throw new Error("on purpose");`);
       const failed = await run([]);
       assertEquals(failed.code, 1, failed.out);
       assertMatch(failed.out, /1 passed[^]*on purpose[^]*0 passed \| 1 failed/);

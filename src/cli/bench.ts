@@ -4,5 +4,5 @@ import { runSuite } from "./suite.ts";
 
 /** Runs the command with the arguments that follow its name. */
 export async function run(args: string[]): Promise<void> {
-  await runSuite({ name: "bench", folder: "bench/", summary: "Runs the benchmarks." }, args);
+  await runSuite({ name: "bench", folder: "bench/", browser: false, summary: "Runs the benchmarks." }, args);
 }

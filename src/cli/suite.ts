@@ -11,14 +11,19 @@ export interface Suite {
   readonly name: "test" | "bench";
   /** What it runs where no file is named. */
   readonly folder: string;
-  /** The file of that folder that needs a browser. */
-  readonly browser?: string;
+  /** Whether something in that folder needs a browser. */
+  readonly browser: boolean;
+  /** Files of the folder, as a pattern, that the whole of it runs in a second process. */
+  readonly beside?: string;
   /** One sentence for the help text. */
   readonly summary: string;
 }
 
 /** Runs a suite with a command's arguments and ends the process with the runner's exit code. */
-export async function runSuite({ name, folder, browser, summary }: Suite, args: readonly string[]): Promise<void> {
+export async function runSuite(
+  { name, folder, browser, beside, summary }: Suite,
+  args: readonly string[],
+): Promise<void> {
   const command = {
     name,
     summary,
@@ -31,10 +36,10 @@ export async function runSuite({ name, folder, browser, summary }: Suite, args: 
   gpu.destroy();
   const whole = !rest.some(isPath);
   if (browser && whole) await ensureBrowser(install);
-  if (!browser || rest.length > 0) Deno.exit(await runChild([name, "-A", ...whole ? [folder] : [], ...rest]));
-  // A browser's compilers take minutes, most of them on one core.
-  const others = runChild([name, "-A", folder, `--ignore=${browser}`]);
-  const codes = await Promise.all([others, runChild([name, "-A", browser], { showAfter: others })]);
+  if (!beside || rest.length > 0) Deno.exit(await runChild([name, "-A", ...whole ? [folder] : [], ...rest]));
+  // Each of the two spends most of its time on one core.
+  const others = runChild([name, "-A", folder, `--ignore=${beside}`]);
+  const codes = await Promise.all([others, runChild([name, "-A", beside], { showAfter: others })]);
   Deno.exit(Math.max(...codes));
 }
 

@@ -4,8 +4,6 @@ import { runSuite } from "./suite.ts";
 
 /** Runs the command with the arguments that follow its name. */
 export async function run(args: string[]): Promise<void> {
-  await runSuite(
-    { name: "test", folder: "tests/", browser: "tests/browser_test.ts", summary: "Runs the tests." },
-    args,
-  );
+  const files = { folder: "tests/", beside: "tests/cli_*_test.ts" };
+  await runSuite({ name: "test", ...files, browser: true, summary: "Runs the tests." }, args);
 }
