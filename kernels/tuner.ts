@@ -1,5 +1,6 @@
 /** Autotuning: which shapes programs are made of, and how long every variant of their kernels takes. */
 
+import { ShaderError } from "../src/gpu/errors.ts";
 import { type AdapterKind, type Buffers, type Family, KernelChoices, type Lowering } from "../src/gpu/family.ts";
 import type { Gpu } from "../src/gpu/gpu.ts";
 import type { Dispatch } from "../src/gpu/kernel.ts";
@@ -126,7 +127,12 @@ interface Task {
   best: number;
 }
 
-/** Milliseconds that each variant takes on synthetic data, its share of rearranging weights included. */
+/**
+ * Milliseconds that each variant takes on synthetic data, its share of rearranging weights included. One that the driver
+ * cannot compile is left out, and the console says so.
+ *
+ * @throws {ShaderError} where the preferred one is that.
+ */
 export async function measureVariants(gpu: Gpu, shape: UsedShape): Promise<VariantTimes> {
   const preparation = new Preparation(gpu, shape);
   try {
@@ -181,11 +187,19 @@ class Preparation {
   async tasks(): Promise<Map<string, readonly Task[]>> {
     const tasks = new Map<string, readonly Task[]>();
     for (const variant of this.#shape.variants) {
-      const lowered = this.#shape.lower(variant);
-      const computing = [await this.#computing(lowered)];
-      for (const packing of lowered.packings) computing.push(await this.#packing(packing));
-      tasks.set(variant, computing);
+      try {
+        tasks.set(variant, await this.#tasksOf(this.#shape.lower(variant)));
+      } catch (error) {
+        if (!(error instanceof ShaderError) || variant === this.#shape.preferred) throw error;
+        console.warn(`Variant ${variant} of ${this.#shape.family} ${this.#shape.key} is left out: ${error.message}`);
+      }
     }
+    return tasks;
+  }
+
+  async #tasksOf(lowered: Standalone): Promise<readonly Task[]> {
+    const tasks = [await this.#computing(lowered)];
+    for (const packing of lowered.packings) tasks.push(await this.#packing(packing));
     return tasks;
   }
 
@@ -217,11 +231,13 @@ class Preparation {
   }
 
   async #task(dispatches: readonly Dispatch<string>[], named: ReadonlyMap<string, GPUBuffer>, share: number) {
-    const prepared = await Promise.all(
-      dispatches.map((dispatch) => prepare(this.#gpu, dispatch, (name) => ({ buffer: named.get(name)! }))),
-    );
-    this.#made.push(...prepared.flatMap(({ uniform }) => uniform ?? []));
-    const record = (pass: GPUComputePassEncoder) => prepared.forEach((one) => one.record(pass));
+    const records: ((pass: GPUComputePassEncoder) => void)[] = [];
+    for (const dispatch of dispatches) {
+      const { record, uniform } = await prepare(this.#gpu, dispatch, (name) => ({ buffer: named.get(name)! }));
+      if (uniform) this.#made.push(uniform);
+      records.push(record);
+    }
+    const record = (pass: GPUComputePassEncoder) => records.forEach((one) => one(pass));
     return { record, share, times: 1, best: Infinity };
   }
 

@@ -1,11 +1,11 @@
 /** Tuned kernels: their file, whose they are, that they run, that they change no result beyond rounding; how they are timed. */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { conv2d as conv2dFamily, convolution } from "../kernels/conv2d.ts";
 import { VARIANTS } from "../kernels/families.ts";
 import { chooseVariant, elapsed, measureVariants, ShapeRecorder, type UsedShape } from "../kernels/tuner.ts";
 import { compileTeacherStep, imageValues } from "../src/diffusion/teacher.ts";
-import { FileError } from "../src/gpu/errors.ts";
+import { FileError, ShaderError } from "../src/gpu/errors.ts";
 import { KernelChoices, type TuningTable } from "../src/gpu/family.ts";
 import { Gpu } from "../src/gpu/gpu.ts";
 import { adapterMismatch, encodeTuning, mergeTables, parseTuning, type Tuning } from "../src/gpu/tuning.ts";
@@ -246,3 +246,32 @@ gpuTest("variants are timed: forty times the work takes longer, and no buffer st
   }
   assertEquals(gpu.allocatedBytes, before);
 });
+
+gpuTest(
+  "a variant that the driver cannot compile is left out and named; the preferred one is an error",
+  async (gpu) => {
+    const recorder = new ShapeRecorder(gpu.choices.adapter, (tensor) => tensor as Tensor);
+    await withChoices(gpu, recorder, () => convolutionKernels(gpu));
+    const { allocatedBytes } = gpu;
+    const used = recorder.used[0]!;
+    const broken: UsedShape = {
+      ...used,
+      variants: [used.preferred, "broken"],
+      lower: (variant) => {
+        const lowered = used.lower(used.preferred);
+        if (variant !== "broken") return lowered;
+        const dispatches = lowered.dispatches.map((one, i, { length }) =>
+          i < length - 1 ? one : { ...one, source: `${one.source}\nfn broken() { nothing }` }
+        );
+        return { ...lowered, dispatches };
+      },
+    };
+    const warnings = await warningsOf(async () => {
+      assertEquals([...(await measureVariants(gpu, broken)).keys()], [used.preferred]);
+    });
+    assertEquals(warnings.length, 1);
+    assertMatch(warnings[0]!, /^Variant broken of conv2d .* is left out: Kernel conv2d\S* did not compile/);
+    await assertRejects(() => measureVariants(gpu, { ...broken, preferred: "broken" }), ShaderError, "did not compile");
+    assertEquals(gpu.allocatedBytes, allocatedBytes);
+  },
+);
