@@ -33,6 +33,9 @@ function finishedRun(): Promise<string> {
     assertMatch(errors[0]!, /^adapter: .+ \((software|hardware)\)$/);
     assertMatch(out, /teacher .* 35 evaluations an image/);
     assertMatch(out, /one step \(kl, adversarial 20\) .* 1 evaluation an image/);
+    const [teacher, oneStep] = out.split("\n").filter((line) => line.includes("an image,"));
+    const distanceEnd = /(?<=\.\d\d) {3}/;
+    assertEquals(teacher!.search(distanceEnd), oneStep!.search(distanceEnd), out);
     return folder;
   })();
 }

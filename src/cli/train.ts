@@ -433,8 +433,7 @@ function given(settings: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined));
 }
 
-function generatorName(generator: Summary["generator"], h = ""): string {
-  const { evaluations = 1 } = generator ?? {};
+function generatorName(evaluations: number, h = ""): string {
   return `${evaluations === 1 ? "one step" : `${evaluations} steps`} (${h})`;
 }
 
@@ -446,10 +445,11 @@ function report({ teacher, generator, seconds, h, features }: Summary): void {
       floor.std.toFixed(1)
     })`,
   );
-  for (const [name, model] of [["teacher", teacher], [generatorName(generator, h), generator]] as const) {
-    if (!model) continue;
+  const models = generator ? { teacher, [generatorName(generator.evaluations, h)]: generator } : { teacher };
+  const width = Math.max(...Object.keys(models).map((name) => name.length));
+  for (const [name, model] of Object.entries(models)) {
     console.log(
-      `  ${name.padEnd(22)} ${model.frechetDistance.toFixed(2).padStart(8)}   ${model.evaluations} evaluation${
+      `  ${name.padEnd(width)} ${model.frechetDistance.toFixed(2).padStart(8)}   ${model.evaluations} evaluation${
         model.evaluations === 1 ? "" : "s"
       } an image, ${model.imagesPerSecond} images/s, ${
         typeof model.classError === "number" ? `class error ${(100 * model.classError).toFixed(1)} %, ` : ""

@@ -1,7 +1,7 @@
 /** Compiled graphs and their replay: nothing is planned, built or awaited any more. */
 
-import { GraphError } from "../gpu/errors.ts";
 import { Commands, type Recorded } from "../gpu/commands.ts";
+import { GraphError } from "../gpu/errors.ts";
 import { BINDING_ALIGNMENT } from "../gpu/gpu.ts";
 import type { Dispatch } from "../gpu/kernel.ts";
 import type { ConstantAttrs, Storage } from "./ops/leaf.ts";

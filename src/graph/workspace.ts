@@ -1,7 +1,7 @@
 /** What programs share: the device, the pool of transient buffers, and named state. */
 
-import { GraphError } from "../gpu/errors.ts";
 import { Commands } from "../gpu/commands.ts";
+import { GraphError } from "../gpu/errors.ts";
 import { BINDING_ALIGNMENT, type Gpu } from "../gpu/gpu.ts";
 import { compileProgram } from "./compile.ts";
 import type { Program, ProgramSpec, Run } from "./program.ts";
