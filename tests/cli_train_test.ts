@@ -35,6 +35,7 @@ function finishedRun(): Promise<string> {
     assertMatch(out, /one step \(kl, adversarial 20\) .* 1 evaluation an image/);
     const [teacher, oneStep] = out.split("\n").filter((line) => line.includes("an image,"));
     const distanceEnd = /(?<=\.\d\d) {3}/;
+    assert(teacher!.search(distanceEnd) > 0, out);
     assertEquals(teacher!.search(distanceEnd), oneStep!.search(distanceEnd), out);
     return folder;
   })();
